@@ -1,0 +1,227 @@
+// Package cri asks a container runtime for its lists over the Container
+// Runtime Interface, without decoding more of a reply than a check needs.
+package cri
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"npd-plugins/internal/host"
+)
+
+// maxReply is the largest reply in bytes that is taken. It is four times the
+// limit of kubelet and containerd (16 MiB), so that the limit under watch is
+// theirs and never ours, and still fits the memory that
+// node-problem-detector's DaemonSet has.
+const maxReply = 64 << 20
+
+// endpoints are the sockets of the runtimes on the host, as
+// cri-api's and kubeadm's documentation list them, most common first. Docker
+// has a containerd beside cri-dockerd's socket whose CRI is off.
+var endpoints = []string{
+	"/run/containerd/containerd.sock",
+	"/run/crio/crio.sock",
+	"/run/cri-dockerd.sock",
+	"/run/k3s/containerd/containerd.sock",
+	"/run/k0s/containerd.sock",
+	"/var/snap/microk8s/common/run/containerd.sock",
+}
+
+// EndpointVar defines the flag that every check of the runtime has.
+func EndpointVar(fs *flag.FlagSet, p *string) {
+	fs.StringVar(p, "cri-endpoint", "", "`socket` of the container runtime below --host-root, unix:///path or /path (default: the first of containerd, CRI-O, cri-dockerd, k3s that is there)")
+}
+
+// Client talks to one runtime.
+type Client struct {
+	conn     *grpc.ClientConn
+	version  string // of the API: v1, or v1alpha2 for runtimes before 2022
+	Endpoint string // path of the socket on the host
+}
+
+// Connect finds the runtime of the host, or takes the given endpoint
+// ("unix:///path" or "/path", below the host root), and asks its version. An
+// error says what to mend.
+func Connect(ctx context.Context, h *host.Root, endpoint string) (*Client, error) {
+	candidates := endpoints
+	if endpoint != "" {
+		path, ok := strings.CutPrefix(endpoint, "unix://")
+		if !ok && strings.Contains(endpoint, "://") || !strings.HasPrefix(path, "/") {
+			return nil, fmt.Errorf("CRI endpoint %q: want unix:///path of a socket", endpoint)
+		}
+		candidates = []string{path}
+	}
+	var failed error
+	for _, path := range candidates {
+		switch _, err := h.Stat(path); {
+		case errors.Is(err, fs.ErrNotExist) && endpoint == "":
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("CRI endpoint: %w: mount the socket's directory, or set --cri-endpoint", err)
+		}
+		c, err := dial(ctx, h, path)
+		if err == nil {
+			return c, nil
+		}
+		if failed == nil {
+			failed = err
+		}
+		if status.Code(err) != codes.Unimplemented {
+			break // it is the runtime, and it does not answer
+		}
+	}
+	if failed != nil {
+		return nil, failed
+	}
+	return nil, fmt.Errorf("no container runtime socket under %s (containerd, CRI-O, cri-dockerd, k3s): mount the socket's directory, or set --cri-endpoint", h.Path("/run"))
+}
+
+func dial(ctx context.Context, h *host.Root, path string) (*Client, error) {
+	conn, err := grpc.NewClient("passthrough:///localhost",
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", h.Path(path))
+		}),
+		grpc.WithNoProxy(),
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDisableRetry(),
+		grpc.WithInitialWindowSize(1<<20), // fewer wake-ups for a long reply
+		grpc.WithInitialConnWindowSize(1<<20),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply), grpc.ForceCodecV2(codec{})))
+	if err != nil {
+		return nil, fmt.Errorf("CRI endpoint %s: %w", path, err)
+	}
+	c := &Client{conn: conn, Endpoint: path}
+	for _, c.version = range []string{"v1", "v1alpha2"} {
+		if err = c.call(ctx, "Version", &runtime.VersionRequest{}, &runtime.VersionResponse{}); status.Code(err) != codes.Unimplemented {
+			break
+		}
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Close ends the connection.
+func (c *Client) Close() { c.conn.Close() }
+
+func (c *Client) call(ctx context.Context, method string, request proto.Message, reply any) error {
+	err := c.conn.Invoke(ctx, "/runtime."+c.version+".RuntimeService/"+method, request, reply)
+	if err != nil {
+		return fmt.Errorf("CRI %s at %s: %w", method, c.Endpoint, err)
+	}
+	return nil
+}
+
+// List is what a list call came to.
+type List struct {
+	Items int
+	Bytes int // of the encoded reply
+}
+
+// Containers lists the containers that match the filter (nil for all) and
+// visits each. The item is valid during the visit only.
+func (c *Client) Containers(ctx context.Context, filter *runtime.ContainerFilter, visit func(*Container)) (List, error) {
+	var item Container
+	reply := listReply{visit: func(b []byte) error {
+		if err := item.decode(b); err != nil {
+			return err
+		}
+		visit(&item)
+		return nil
+	}}
+	err := c.call(ctx, "ListContainers", &runtime.ListContainersRequest{Filter: filter}, &reply)
+	return reply.list, err
+}
+
+// Sandboxes lists the pod sandboxes that match the filter (nil for all) and
+// visits each. The item is valid during the visit only.
+func (c *Client) Sandboxes(ctx context.Context, filter *runtime.PodSandboxFilter, visit func(*Sandbox)) (List, error) {
+	var item Sandbox
+	reply := listReply{visit: func(b []byte) error {
+		if err := item.decode(b); err != nil {
+			return err
+		}
+		visit(&item)
+		return nil
+	}}
+	err := c.call(ctx, "ListPodSandbox", &runtime.ListPodSandboxRequest{Filter: filter}, &reply)
+	return reply.list, err
+}
+
+// Streams says whether the runtime has the streaming lists of cri-api 0.36,
+// which no message limit bounds. It asks for a sandbox that does not exist.
+func (c *Client) Streams(ctx context.Context) bool {
+	desc := &grpc.StreamDesc{ServerStreams: true}
+	stream, err := c.conn.NewStream(ctx, desc, "/runtime."+c.version+".RuntimeService/StreamPodSandboxes")
+	if err != nil {
+		return false
+	}
+	none := &runtime.StreamPodSandboxesRequest{Filter: &runtime.PodSandboxFilter{Id: strings.Repeat("0", 64)}}
+	if stream.SendMsg(none) != nil || stream.CloseSend() != nil {
+		return false
+	}
+	for {
+		var ignored listReply
+		if err := stream.RecvMsg(&ignored); err != nil {
+			return errors.Is(err, io.EOF)
+		}
+	}
+}
+
+// TooLarge reads the error of a reply that outgrew a message limit: the bytes
+// of the reply and the limit in its way, 0 when the error does not say. ok is
+// false for every other error.
+//
+// The server's refusal is "trying to send message larger than max (17248000
+// vs. 16777216)", the client's "received message larger than max (...)"
+// (google.golang.org/grpc, server.go and rpc_util.go).
+func TooLarge(err error) (size, limit uint64, ok bool) {
+	s, isStatus := status.FromError(err)
+	if !isStatus || s.Code() != codes.ResourceExhausted || !strings.Contains(s.Message(), "larger than max") {
+		return 0, 0, false
+	}
+	if m := sizeVersusLimit.FindStringSubmatch(s.Message()); m != nil {
+		size, _ = strconv.ParseUint(m[1], 10, 64)
+		limit, _ = strconv.ParseUint(m[2], 10, 64)
+	}
+	return size, limit, true
+}
+
+var sizeVersusLimit = regexp.MustCompile(`\((\d{1,18}) vs\. (\d{1,18})\)`)
+
+// Reason shortens an error of a call for a message: what failed and the
+// runtime's own words.
+func Reason(err error) string {
+	s, ok := status.FromError(err)
+	if !ok {
+		return err.Error()
+	}
+	switch s.Code() {
+	case codes.DeadlineExceeded:
+		return "the container runtime accepts connections but does not answer in time"
+	case codes.Unavailable:
+		return "the container runtime is not reachable: " + s.Message()
+	case codes.Unimplemented:
+		return "the container runtime has no CRI: " + s.Message()
+	}
+	return s.Message()
+}

@@ -1,0 +1,304 @@
+// Package plugin turns a check into a custom plugin of node-problem-detector:
+// flags, deadline, memory between runs, debounce, message and exit code.
+//
+// node-problem-detector (NPD) takes exit code 0 for healthy, 1 for a problem
+// and everything else for unknown, and the first line of standard output for
+// the message of the condition. It waits until both pipes are closed, so a
+// check never leaves anything behind that holds them.
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"npd-plugins/internal/host"
+)
+
+// version is set with -ldflags "-X npd-plugins/internal/plugin.version=...".
+var version = "devel"
+
+// Check is one look at a host.
+type Check struct {
+	Name      string // of the binary: zombies
+	Condition string // of the node: ZombieProcesses
+
+	// The parts of --help.
+	Purpose    string   // what is wrong when it says Problem, and how it tells
+	Reads      []string // files and sockets of the host
+	Needs      string   // mounts and privileges in a container
+	LookAlikes string   // what it must not be mistaken for
+	Example    string   // arguments of one call
+
+	For     int           // default of --for, in looks
+	Timeout time.Duration // default of --timeout, below the timeout of the rule in config/
+
+	Flags func(*flag.FlagSet) // defines the check's own flags; may be nil
+	Look  func(context.Context, *Look) Verdict
+}
+
+// Look is what a check gets to look with.
+type Look struct {
+	Host *host.Root
+	Now  time.Time
+	Log  *logrus.Logger // to stderr, which NPD logs
+
+	// StateErr says why nothing can be remembered until the next look; nil
+	// when it can.
+	StateErr error
+
+	recalled   json.RawMessage
+	remembered any
+}
+
+// Recall reads what Remember kept at the last look of this boot into v, and
+// says whether there was anything.
+func (l *Look) Recall(v any) bool {
+	if len(l.recalled) == 0 {
+		return false
+	}
+	if err := json.Unmarshal(l.recalled, v); err != nil {
+		l.Log.Warnf("ignoring the memory of the last look: %v", err)
+		return false
+	}
+	return true
+}
+
+// Remember keeps v for the next look. Without it the next look recalls nothing.
+func (l *Look) Remember(v any) { l.remembered = v }
+
+// Main runs the check once and exits as NPD expects.
+func Main(c Check) {
+	signal.Ignore(syscall.SIGPIPE) // a closed stdout shall be an error, not a death
+	os.Exit(run(c, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// options are the flags that every check has.
+type options struct {
+	hostRoot string
+	stateDir string
+	timeout  time.Duration
+	inARow   int
+	output   string
+	logLevel string
+	version  bool
+}
+
+func (o *options) define(fs *flag.FlagSet, c Check) {
+	fs.StringVar(&o.hostRoot, "host-root", "/", "`directory` where the node's file system is mounted")
+	fs.StringVar(&o.stateDir, "state-dir", "/run/npd-plugins", "`directory` for the memory between two runs")
+	DurationVar(fs, &o.timeout, "timeout", c.Timeout, "the verdict is given within this `duration`; keep it below the timeout of NPD's rule")
+	CountVar(fs, &o.inARow, "for", c.For, "bad looks in a row, a `number`, before Problem; recovery is told at once")
+	fs.StringVar(&o.output, "output", "npd", "`format`: "+outputNames)
+	fs.StringVar(&o.logLevel, "log-level", "warning", "`level` of the log on stderr: error, warning, info or debug")
+	fs.BoolVar(&o.version, "version", false, "print the version and exit")
+}
+
+// run is Main without the process: it returns the exit code.
+func run(c Check, args []string, stdout, stderr io.Writer) int {
+	start := time.Now()
+	var o options
+	fs := flag.NewFlagSet(c.Name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.Usage = func() {}
+	o.define(fs, c)
+	if c.Flags != nil {
+		c.Flags(fs)
+	}
+	log := &logrus.Logger{Out: stderr, Level: logrus.WarnLevel, Hooks: logrus.LevelHooks{},
+		Formatter: &logrus.TextFormatter{DisableColors: true, FullTimestamp: true}}
+
+	err := fs.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		writeHelp(stdout, c, fs)
+		return int(OK)
+	}
+	if err == nil {
+		err = o.check(fs, log)
+	}
+	if err != nil {
+		fmt.Fprintln(stdout, Safe(c.Name+": "+err.Error()+" (see --help)", MaxMessage))
+		return int(Unknown)
+	}
+	if o.version {
+		fmt.Fprintf(stdout, "%s %s %s %s/%s\n", c.Name, version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		return int(OK)
+	}
+
+	st := openStore(o.stateDir, c.Name)
+	if st.err != nil {
+		log.Warnf("no memory between runs: %v", st.err)
+	}
+	look := &Look{Now: start, Log: log, StateErr: st.err}
+	mem := state{}
+	var v Verdict
+	if look.Host, err = host.Open(o.hostRoot); err != nil {
+		v = Unknownf("%v: mount the node's file system there, or set --host-root", err)
+	} else {
+		mem, err = st.load(look.Host.BootID())
+		if err != nil {
+			log.Warnf("starting with an empty memory: %v", err)
+		}
+		look.recalled = mem.Check
+		var remembered any
+		v, remembered = lookInTime(c, look, o.timeout)
+		mem.keep(remembered, log)
+	}
+	r := tell(c, &mem, v, o.inARow, look)
+	if err := st.save(mem); err != nil && st.err == nil {
+		log.Warnf("cannot keep the memory for the next run: %v", err)
+	}
+	code, err := outputs[o.output](stdout, r)
+	if err != nil {
+		log.Errorf("cannot tell the verdict %q: %v", r.Message, err)
+		return int(Unknown)
+	}
+	return code
+}
+
+// check completes what package flag cannot know.
+func (o *options) check(fs *flag.FlagSet, log *logrus.Logger) error {
+	if fs.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	if outputs[o.output] == nil {
+		return fmt.Errorf("invalid value %q for flag -output: want %s", o.output, outputNames)
+	}
+	level, err := logrus.ParseLevel(o.logLevel)
+	if err != nil {
+		return fmt.Errorf("invalid value %q for flag -log-level: want error, warning, info or debug", o.logLevel)
+	}
+	log.SetLevel(level)
+	return nil
+}
+
+// lookInTime looks, but not longer than the timeout allows: the check's own
+// calls end at 8 tenths of it, and what does not even end then is left behind
+// at 9 tenths. The rest is for telling the verdict on a node that is short of
+// CPU. What the check wants remembered comes beside the verdict.
+func lookInTime(c Check, look *Look, timeout time.Duration) (Verdict, any) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout*8/10)
+	defer cancel()
+	terminated := make(chan os.Signal, 1)
+	signal.Notify(terminated, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(terminated)
+
+	type outcome struct {
+		verdict    Verdict
+		remembered any
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		defer func() {
+			if cause := recover(); cause != nil {
+				look.Log.Errorf("panic: %v\n%s", cause, debug.Stack())
+				done <- outcome{verdict: Unknownf("internal error: panic: %v; please report it", cause)}
+			}
+		}()
+		v := c.Look(ctx, look)
+		done <- outcome{v, look.remembered}
+	}()
+	select {
+	case o := <-done:
+		return o.verdict, o.remembered
+	case s := <-terminated:
+		return Unknownf("ended by signal %q before the verdict", s), nil
+	case <-time.After(timeout * 9 / 10):
+		return Unknownf("no verdict within --timeout %s: the node is short of CPU, or a call hangs", shortDuration(timeout)), nil
+	}
+}
+
+// keptFailures is how many looks in a row may fail before the last verdict is
+// given up for Unknown.
+const keptFailures = 4
+
+// tell applies debounce and forecast to the verdict of this look, keeps in mem
+// what the next run must know, and logs the details when a Problem begins.
+func tell(c Check, mem *state, v Verdict, inARow int, look *Look) report {
+	r := report{Check: c.Name, Condition: c.Condition, Measurements: v.Measurements, now: look.Now}
+	r.Status, r.Message = v.Status, v.Message
+	if v.Status == Unknown {
+		mem.Failed++
+		if last := mem.Last; last != nil && last.Status != Unknown && mem.Failed <= keptFailures {
+			look.Log.Warnf("look %d in a row failed, keeping the last verdict: %s", mem.Failed, Safe(v.Message, MaxMessage))
+			r.Status, r.Message = last.Status, last.Message
+			if last.Status == OK {
+				r.Message = "was OK; cannot look now: " + v.Message
+			}
+			r.Message = Safe(r.Message, MaxMessage)
+			return r
+		}
+	} else {
+		var eta string
+		mem.History, eta = forecast(mem.History, look.Now, v.Measurements)
+		r.Message = withForecast(v.Message, eta)
+		mem.Failed = 0
+	}
+	switch {
+	case v.Status == OK:
+		mem.Bad = 0
+	case v.Status == Problem:
+		mem.Bad++
+		if mem.Bad < inARow && look.StateErr == nil {
+			r.Status = OK
+			r.Message = fmt.Sprintf("bad look %d of %d: %s", mem.Bad, inARow, r.Message)
+		}
+	}
+	r.Message = Safe(r.Message, MaxMessage)
+	if r.Status == Problem && (mem.Last == nil || mem.Last.Status != Problem) {
+		for _, line := range v.Details {
+			look.Log.Warn(Safe(line, 2*MaxMessage))
+		}
+	}
+	mem.Last = &told{r.Status, r.Message}
+	return r
+}
+
+// withForecast appends the forecast and leaves room for it.
+func withForecast(message, eta string) string {
+	if eta == "" {
+		return message
+	}
+	eta = "; " + eta
+	return Safe(message, MaxMessage-len(eta)) + eta
+}
+
+// writeHelp prints what --help says.
+func writeHelp(w io.Writer, c Check, fs *flag.FlagSet) {
+	fmt.Fprintf(w, "%s: node condition %s\n\n%s\n\nReads:\n", c.Name, c.Condition, c.Purpose)
+	for _, path := range c.Reads {
+		fmt.Fprintf(w, "  %s\n", path)
+	}
+	fmt.Fprintf(w, "\nNeeds:\n  %s\n\nStays OK:\n  %s\n\nFlags:\n", c.Needs, c.LookAlikes)
+	fs.VisitAll(func(f *flag.Flag) {
+		argument, usage := flag.UnquoteUsage(f)
+		if argument == "value" {
+			argument = "number"
+		}
+		head := strings.TrimSpace("--" + f.Name + " " + argument)
+		if f.DefValue != "" && f.DefValue != "false" {
+			usage += " (default " + f.DefValue + ")"
+		}
+		fmt.Fprintf(w, "  %-24s %s\n", head, usage)
+	})
+	fmt.Fprintf(w, `
+Exit codes:
+  0 OK, 1 Problem, 2 Unknown (could not look) or wrong usage;
+  with --output nagios 0 OK, 2 CRITICAL, 3 UNKNOWN
+
+Example:
+  %s %s
+`, c.Name, c.Example)
+}

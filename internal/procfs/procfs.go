@@ -1,0 +1,253 @@
+// Package procfs reads the files of /proc that name tasks, as proc(5)
+// describes them. It opens only files that never wait for the task: stat,
+// comm, cgroup, wchan, syscall and the links of fd.
+package procfs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"npd-plugins/internal/host"
+)
+
+// ClockTick is the unit of the times in stat. USER_HZ is 100 on every
+// architecture that Kubernetes runs on (include/asm-generic/param.h).
+const ClockTick = time.Second / 100
+
+// Stat is what checks need of /proc/PID/stat.
+type Stat struct {
+	PID     int
+	Comm    string
+	State   byte // R, S, D, Z, T, t, I, ...
+	PPID    int
+	Threads int
+	Start   uint64 // after the boot, in ClockTicks
+}
+
+// ParseStat reads one stat line. The comm may hold spaces and parentheses, so
+// it ends at the last ")".
+func ParseStat(b []byte) (Stat, error) {
+	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
+	if open < 2 || end < open || end+4 > len(b) {
+		return Stat{}, errors.New("stat: no comm in parentheses")
+	}
+	pid, ok := number(b[:open-1])
+	if !ok {
+		return Stat{}, errors.New("stat: no pid")
+	}
+	s := Stat{PID: int(pid), State: b[end+2]}
+	// Fields count from 1 in proc(5); state is the third.
+	rest := b[end+3:]
+	for field := 4; field <= 22; field++ {
+		rest = bytes.TrimLeft(rest, " ")
+		n := bytes.IndexAny(rest, " \n")
+		if n < 0 {
+			n = len(rest)
+		}
+		value, ok := number(rest[:n])
+		switch field {
+		case 4:
+			s.PPID = int(value)
+		case 20:
+			s.Threads = int(value)
+		case 22:
+			s.Start = value
+		default:
+			ok = true // may be negative, and nobody asks
+		}
+		if !ok {
+			return Stat{}, fmt.Errorf("stat: field %d is no number", field)
+		}
+		rest = rest[n:]
+	}
+	s.Comm = string(b[open+1 : end])
+	return s, nil
+}
+
+func number(b []byte) (n uint64, ok bool) {
+	if len(b) == 0 || len(b) > 19 {
+		return 0, false
+	}
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + uint64(c-'0')
+	}
+	return n, true
+}
+
+// EachStat calls visit with the bytes of the stat file of every process, as
+// long as it says true. The bytes are valid during the call only. Processes
+// that end meanwhile are left out.
+//
+// It exists because a node has tens of thousands of processes: one openat,
+// read and close for each, and no allocation beyond the name.
+func EachStat(h *host.Root, visit func(stat []byte) bool) error {
+	dir, err := h.Open("/proc")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	buf := make([]byte, 4096)
+	found := false
+	for {
+		names, err := dir.Readdirnames(512)
+		for _, name := range names {
+			if name[0] < '1' || name[0] > '9' {
+				continue
+			}
+			n := readAt(dir, name+"/stat", buf)
+			if n <= 0 {
+				continue
+			}
+			found = true
+			if !visit(buf[:n]) {
+				return nil
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if !found {
+		return fmt.Errorf("no process in %s: mount the host's /proc there", h.Path("/proc"))
+	}
+	return nil
+}
+
+func readAt(dir *os.File, path string, buf []byte) int {
+	fd, err := unix.Openat(int(dir.Fd()), path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return 0
+	}
+	n, _ := unix.Read(fd, buf)
+	unix.Close(fd)
+	return n
+}
+
+// Process is the directory of one process.
+type Process struct {
+	host *host.Root
+	dir  string
+}
+
+// Of returns the process with that pid in the PID namespace of the host's /proc.
+func Of(h *host.Root, pid int) Process {
+	return Process{h, "/proc/" + strconv.Itoa(pid)}
+}
+
+// Stat reads the stat file.
+func (p Process) Stat() (Stat, error) {
+	b, err := p.host.ReadFile(p.dir + "/stat")
+	if err != nil {
+		return Stat{}, err
+	}
+	return ParseStat(b)
+}
+
+// WaitChannel is the kernel function that the main thread sleeps in, "" when
+// it runs or the reader may not know.
+func (p Process) WaitChannel() string {
+	b, err := p.host.ReadFile(p.dir + "/wchan")
+	if err != nil {
+		return ""
+	}
+	if s := strings.TrimSpace(string(b)); s != "0" {
+		return s
+	}
+	return ""
+}
+
+// Cgroups reads the cgroup file: a line "id:controllers:path" for each
+// hierarchy.
+func (p Process) Cgroups() ([]byte, error) {
+	return p.host.ReadFile(p.dir + "/cgroup")
+}
+
+// UID is the real user of the process in the reader's user namespace.
+func (p Process) UID() (int, error) {
+	b, err := p.host.ReadFile(p.dir + "/status")
+	if err != nil {
+		return 0, err
+	}
+	for line := range bytes.Lines(b) {
+		if value, ok := bytes.CutPrefix(line, []byte("Uid:")); ok {
+			if f := bytes.Fields(value); len(f) > 0 {
+				return strconv.Atoi(string(f[0]))
+			}
+		}
+	}
+	return 0, errors.New("status: no Uid")
+}
+
+// Pipes counts the pipes of which the process holds an end, at most among its
+// first 65,536 descriptors. Reading them takes CAP_SYS_PTRACE.
+func (p Process) Pipes() (int, error) {
+	names, err := p.host.ReadNames(p.dir+"/fd", 1<<16)
+	if err != nil {
+		return 0, err
+	}
+	pipes := map[string]bool{}
+	for _, name := range names {
+		if link, err := p.host.Readlink(p.dir + "/fd/" + name); err == nil && strings.HasPrefix(link, "pipe:") {
+			pipes[link] = true
+		}
+	}
+	return len(pipes), nil
+}
+
+// Tasks is the number of tasks (processes and their threads) of the whole
+// kernel: the second number of the fourth field of /proc/loadavg.
+func Tasks(h *host.Root) (int, error) {
+	b, err := h.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0, err
+	}
+	return parseTasks(b)
+}
+
+func parseTasks(b []byte) (int, error) {
+	f := bytes.Fields(b)
+	if len(f) >= 4 {
+		if _, total, ok := bytes.Cut(f[3], []byte("/")); ok {
+			if n, ok := number(total); ok && n > 0 && n < 1<<31 {
+				return int(n), nil
+			}
+		}
+	}
+	return 0, errors.New("/proc/loadavg: no running/total in the fourth field")
+}
+
+// Uptime is the time since the boot.
+func Uptime(h *host.Root) (time.Duration, error) {
+	b, err := h.ReadFile("/proc/uptime")
+	if err != nil {
+		return 0, err
+	}
+	f := bytes.Fields(b)
+	if len(f) == 0 {
+		return 0, errors.New("/proc/uptime: empty")
+	}
+	seconds, err := strconv.ParseFloat(string(f[0]), 64)
+	if err != nil || !(seconds >= 0 && seconds < 1e10) {
+		return 0, errors.New("/proc/uptime: the first field is no time")
+	}
+	return time.Duration(seconds * float64(time.Second)), nil
+}
+
+// Age is the time since the process began, for an uptime read after its stat.
+func (s Stat) Age(uptime time.Duration) time.Duration {
+	return uptime - time.Duration(s.Start)*ClockTick
+}

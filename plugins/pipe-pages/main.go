@@ -1,0 +1,152 @@
+// Command pipe-pages tells that root's pipes have outgrown
+// fs.pipe-user-pages-soft, so that new pipes are small and an old runc hangs
+// when it starts a container.
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"npd-plugins/internal/plugin"
+	"npd-plugins/internal/procfs"
+)
+
+func main() {
+	plugin.Main(plugin.Check{
+		Name:      "pipe-pages",
+		Condition: "PipePagesExhausted",
+		Purpose: "When the pipes of a user hold more pages than fs.pipe-user-pages-soft, the kernel gives each new pipe of that user\n" +
+			"two pages instead of 16, and runc before 1.0.0 hangs in \"runc init\" while it writes its seccomp filter.\n" +
+			"Makes one pipe on a thread without CAP_SYS_RESOURCE and CAP_SYS_ADMIN, as runc init has none, and asks for its size.",
+		Reads:      []string{"a pipe of its own", "only when it is small: /proc/*/{stat,status,cgroup,fd}, /proc/sys/fs/pipe-user-pages-soft"},
+		Needs:      "uid 0 of the host's user namespace; to name the holders the host's /proc below --host-root and CAP_SYS_PTRACE",
+		LookAlikes: "many pipes of another user: the kernel counts them for each user",
+		Example:    "--host-root=/host",
+		For:        1,
+		Timeout:    8 * time.Second,
+		Look:       func(_ context.Context, l *plugin.Look) plugin.Verdict { return look(l, pipeSize) },
+	})
+}
+
+// defaultPages is what a new pipe gets below the soft limit
+// (PIPE_DEF_BUFFERS in include/linux/pipe_fs_i.h).
+const defaultPages = 16
+
+func look(l *plugin.Look, pipeSize func() (int, error)) plugin.Verdict {
+	if uid, err := hostUID(); err != nil || uid != 0 {
+		return plugin.Unknownf("runs as uid %d of the host, and pipes are counted for each user: run as root without a user namespace", uid)
+	}
+	size, err := pipeSize()
+	if err != nil {
+		return plugin.Unknownf("cannot make a pipe without capabilities: %v", err)
+	}
+	want := defaultPages * os.Getpagesize()
+	v := plugin.Verdict{Measurements: []plugin.Measurement{{Name: "pipe_size", Value: float64(size), Unit: "bytes"}}}
+	if size >= want {
+		v.Message = fmt.Sprintf("a new pipe of uid 0 has its full %d bytes", size)
+		return v
+	}
+	v.Status = plugin.Problem
+	v.Message = fmt.Sprintf("new pipes of uid 0 get %d of %d bytes: fs.pipe-user-pages-soft", size, want)
+	if soft, _, err := l.Host.ReadUint("/proc/sys/fs/pipe-user-pages-soft"); err == nil {
+		v.Message += fmt.Sprintf(" (%d)", soft)
+	}
+	v.Message += " is exceeded"
+	holders, err := pipeHolders(l)
+	if err != nil {
+		l.Log.Warnf("cannot name the holders of pipes: %v", err)
+	}
+	for i, h := range holders {
+		line := fmt.Sprintf("%s holds %d pipes", h.name, h.pipes)
+		if i == 0 {
+			v.Message += "; " + line
+		}
+		v.Details = append(v.Details, line)
+	}
+	v.Message += "; runc before 1.0.0 hangs: raise the sysctl"
+	return v
+}
+
+// hostUID is the user outside of all user namespaces.
+func hostUID() (int, error) {
+	b, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		return os.Geteuid(), nil // a kernel without user namespaces
+	}
+	var inside, outside, length int
+	if _, err := fmt.Sscan(string(b), &inside, &outside, &length); err != nil {
+		return -1, err
+	}
+	return os.Geteuid() - inside + outside, nil
+}
+
+// pipeSize is the size in bytes of a new pipe of a task without the
+// capabilities that exempt from the limit (too_many_pipe_buffers_soft and
+// pipe_is_unprivileged_user in fs/pipe.c).
+func pipeSize() (size int, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// Never unlocked: the thread without capabilities ends with the goroutine.
+		runtime.LockOSThread()
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var data [2]unix.CapUserData
+		if err = unix.Capget(&header, &data[0]); err != nil {
+			return
+		}
+		data[0].Effective &^= 1<<unix.CAP_SYS_RESOURCE | 1<<unix.CAP_SYS_ADMIN
+		if err = unix.Capset(&header, &data[0]); err != nil {
+			return
+		}
+		var ends [2]int
+		if err = unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+			return
+		}
+		size, err = unix.FcntlInt(uintptr(ends[0]), unix.F_GETPIPE_SZ, 0)
+		unix.Close(ends[0])
+		unix.Close(ends[1])
+	}()
+	<-done
+	return size, err
+}
+
+type holder struct {
+	pipes int
+	name  string
+}
+
+// pipeHolders finds the ten processes of uid 0 that hold most pipes.
+func pipeHolders(l *plugin.Look) ([]holder, error) {
+	var all []procfs.Stat
+	pipes := map[int]int{}
+	err := procfs.EachStat(l.Host, func(b []byte) bool {
+		s, err := procfs.ParseStat(b)
+		if err != nil || s.State == 'Z' {
+			return true
+		}
+		p := procfs.Of(l.Host, s.PID)
+		if uid, err := p.UID(); err != nil || uid != 0 {
+			return true
+		}
+		if n, err := p.Pipes(); err == nil && n > 0 {
+			pipes[s.PID] = n
+			all = append(all, s)
+		}
+		return true
+	})
+	slices.SortFunc(all, func(a, b procfs.Stat) int {
+		return cmp.Or(cmp.Compare(pipes[b.PID], pipes[a.PID]), cmp.Compare(a.PID, b.PID))
+	})
+	var holders []holder
+	for _, s := range all[:min(len(all), 10)] {
+		holders = append(holders, holder{pipes[s.PID], l.Process(s.PID)})
+	}
+	return holders, err
+}
