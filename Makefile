@@ -1,0 +1,51 @@
+# make help tells the targets.
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+GO       ?= go
+LDFLAGS  := -s -w -X npd-plugins/internal/plugin.version=$(VERSION) -X main.version=$(VERSION)
+FUZZTIME ?= 10s
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
+
+.PHONY: help build run test kernels bench fuzz lint deps clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## static binaries of all checks and of npdctl in bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./plugins/... ./cmd/npdctl
+
+run: build ## build, and print the conditions of this machine
+	@bin/npdctl run || test $$? -le 2
+
+test: deps ## all tests; the real faults need root and the packages of test/deps.sh
+	$(GO) vet ./...
+	$(GO) run $(GOTESTSUM) --format pkgname -- -p 1 -count=1 -timeout 35m ./...
+
+kernels: deps ## the fault tests in guests with Linux 5.10, 6.1 and 6.12
+	$(GO) test -count=1 -v -timeout 30m -run TestKernels ./test/guest
+
+bench: ## what the checks cost, as ratios
+	$(GO) test -count=1 -timeout 30m -run '^$$' -bench . -benchtime 1x ./test/bench ./journal-rules
+
+fuzz: ## each fuzz target for FUZZTIME
+	@set -e; for package in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "$$package $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
+
+lint: ## gofmt, go vet for amd64 and arm64, staticcheck, npdctl lint
+	@test -z "$$(gofmt -l .)" || { gofmt -d .; exit 1; }
+	GOOS=linux GOARCH=amd64 $(GO) vet ./...
+	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) run ./cmd/npdctl lint config journal-rules
+
+deps:
+	@test/deps.sh
+
+clean: ## remove bin/
+	rm -rf bin

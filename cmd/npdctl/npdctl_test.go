@@ -1,0 +1,322 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"npd-plugins/internal/npd"
+)
+
+// site is a directory with configurations, checks and journal rules, and an empty PATH but for sh and the tools it needs.
+type site struct {
+	*testing.T
+	dir string
+}
+
+func newSite(t *testing.T) site {
+	s := site{t, t.TempDir()}
+	for _, dir := range []string{"config", "bin", "rules", "path", "journal"} {
+		if err := os.Mkdir(filepath.Join(s.dir, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func (s site) write(name, content string) string {
+	s.Helper()
+	path := filepath.Join(s.dir, name)
+	mode := os.FileMode(0o644)
+	if strings.HasPrefix(content, "#!") {
+		mode = 0o755
+	}
+	if err := os.WriteFile(path, []byte(content), mode); err != nil {
+		s.Fatal(err)
+	}
+	return path
+}
+
+// check adds a check and its configuration with a condition of the same name.
+func (s site) check(name, body string) {
+	s.Helper()
+	s.write("bin/"+name, "#!/bin/sh\n"+body+"\n")
+	s.write("config/"+name+".json", fmt.Sprintf(`{"plugin": "custom", "source": "%[1]s",
+		"pluginConfig": {"invoke_interval": "30s", "timeout": "5s", "max_output_length": 60, "skip_initial_status": true},
+		"conditions": [{"type": "%[1]s", "reason": "%[1]sIsFine", "message": "all is well"}],
+		"rules": [{"type": "permanent", "condition": "%[1]s", "reason": "%[1]sIsBad", "path": "/opt/npd-plugins/bin/%[1]s", "args": ["--own"]}]}`, name))
+}
+
+func (s site) run(args ...string) (code int, stdout, stderr string) {
+	s.Helper()
+	var out, errs bytes.Buffer
+	args = append([]string{"run", "--config", filepath.Join(s.dir, "config"), "--bin", filepath.Join(s.dir, "bin"), "--state-dir", filepath.Join(s.dir, "state")}, args...)
+	code = npdctl(args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func (s site) has(text string, parts ...string) {
+	s.Helper()
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			s.Errorf("no %q in:\n%s", part, text)
+		}
+	}
+}
+
+func TestRunTable(t *testing.T) {
+	s := newSite(t)
+	s.check("Good", "echo nothing to see")
+	code, out, errs := s.run()
+	if code != 0 || errs != "" {
+		t.Errorf("exit %d, stderr %q", code, errs)
+	}
+	s.has(out, "Conditions:", "Type", "Status", "Reason", "Message", "Seconds", "Good", "False", "GoodIsFine", "all is well [check: nothing to see]")
+
+	s.check("Lost", "echo no socket; exit 2")
+	code, out, _ = s.run()
+	if code != 2 {
+		t.Errorf("exit %d with one Unknown", code)
+	}
+	s.has(out, "Lost  Unknown", "LostIsFine", "no socket")
+
+	s.check("Bad", `printf '5%% \033[31mred\nend'; echo the culprit >&2; exit 1`)
+	code, out, errs = s.run()
+	if code != 1 {
+		t.Errorf("exit %d with one True and one Unknown", code)
+	}
+	s.has(out, "True", "BadIsBad", "5% ?[31mred end")
+	s.has(errs, "Bad: the culprit")
+}
+
+func TestRunJSON(t *testing.T) {
+	s := newSite(t)
+	s.check("Bad", `echo "is <bad>"; exit 1`)
+	s.check("Good", "echo fine")
+	code, out, _ := s.run("-o", "json")
+	if code != 1 {
+		t.Errorf("exit %d", code)
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("%d lines:\n%s", len(lines), out)
+	}
+	var got row
+	if err := json.Unmarshal([]byte(lines[0]), &got); err != nil {
+		t.Fatal(err)
+	}
+	got.Seconds = 0
+	if want := (row{Type: "Bad", Status: "True", Reason: "BadIsBad", Message: "is <bad>", Check: "is <bad>"}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	s.has(lines[1], `"type":"Good","status":"False","reason":"GoodIsFine","message":"all is well"`, `"seconds":`)
+}
+
+func TestRunArguments(t *testing.T) {
+	s := newSite(t)
+	s.check("Args", `echo "$@"; exit 1`)
+	_, out, _ := s.run("--", "--host-root", "/h")
+	s.has(out, "--own --state-dir "+s.dir[:10])
+	_, out, _ = s.run("-o", "json", "--state-dir", "/s", "--", "--host-root", "/h")
+	s.has(out, `"--own --state-dir /s --host-root /h"`)
+}
+
+// A plugin that is not ours runs where it is and gets no flags it does not know.
+func TestRunForeignPlugin(t *testing.T) {
+	s := newSite(t)
+	path := s.write("path/foreign", "#!/bin/sh\necho \"args: $*\"; exit 1\n")
+	s.write("config/foreign.json", fmt.Sprintf(`{"plugin": "custom", "rules": [{"type": "temporary", "reason": "Foreign", "path": %q, "args": ["a"]}]}`, path))
+	code, out, _ := s.run("--", "--host-root", "/h")
+	if code != 1 {
+		t.Errorf("exit %d", code)
+	}
+	s.has(out, "Events of temporary rules:", "Warning  Foreign", "args: a\n")
+}
+
+func TestRunBroken(t *testing.T) {
+	s := newSite(t)
+	s.check("Good", "echo fine")
+	s.write("config/broken.json", `{"plugin": "custom", "pluginConfig": {"timeout": "5"}}`)
+	s.write("config/never.json", `{"plugin": "custom", "pluginConfig": {"concurrency": 0}}`)
+	code, out, errs := s.run()
+	if code != 2 {
+		t.Errorf("exit %d", code)
+	}
+	s.has(out, "Good")
+	s.has(errs, "broken.json", "never.json", "NPD does not come up")
+}
+
+func TestRunMissingCheck(t *testing.T) {
+	s := newSite(t)
+	s.check("Gone", "")
+	if err := os.Remove(filepath.Join(s.dir, "bin/Gone")); err != nil {
+		t.Fatal(err)
+	}
+	code, out, _ := s.run()
+	if code != 2 {
+		t.Errorf("exit %d", code)
+	}
+	s.has(out, "Unknown", "cannot be started")
+}
+
+func TestRunUsage(t *testing.T) {
+	for _, args := range [][]string{
+		{"run", "--no-such-flag"}, {"run", "-o", "yaml"}, {"run", "word"}, {"run", "--config", "/does/not/exist"}, {"run", "--config", t.TempDir()},
+		{"lint"}, {"lint", "/does/not/exist"}, {"lint", t.TempDir()}, {"lint", "--no-such-flag"}, {"juggle"}, {},
+	} {
+		var out, errs bytes.Buffer
+		if code := npdctl(args, &out, &errs); code != 2 || out.Len() > 0 || errs.Len() == 0 {
+			t.Errorf("%q: exit %d, stdout %q, stderr %q", args, code, &out, &errs)
+		}
+	}
+	for _, args := range [][]string{{"help"}, {"--help"}, {"run", "--help"}, {"lint", "-h"}, {"version"}, {"lint", "--traps"}} {
+		var out, errs bytes.Buffer
+		if code := npdctl(args, &out, &errs); code != 0 || out.Len() == 0 || errs.Len() > 0 {
+			t.Errorf("%q: exit %d, stdout %q, stderr %q", args, code, &out, &errs)
+		}
+	}
+}
+
+// --watch prints when a condition changes, and ends with the state it saw last.
+func TestRunWatch(t *testing.T) {
+	s := newSite(t)
+	flag := filepath.Join(s.dir, "flag")
+	s.check("Flips", fmt.Sprintf("test -e %s && { echo is there; exit 1; }; echo not there", flag))
+	config, err := os.ReadFile(filepath.Join(s.dir, "config/Flips.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write("config/Flips.json", strings.Replace(string(config), `"30s"`, `"100ms"`, 1))
+	time.AfterFunc(400*time.Millisecond, func() { _ = os.WriteFile(flag, nil, 0o644) })
+	time.AfterFunc(1500*time.Millisecond, func() { _ = syscall.Kill(os.Getpid(), syscall.SIGTERM) })
+	code, out, _ := s.run("--watch", "-o", "json")
+	if code != 1 {
+		t.Errorf("exit %d", code)
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("%d lines:\n%s", len(lines), out)
+	}
+	s.has(lines[0], `"status":"False"`)
+	s.has(lines[1], `"status":"True"`, "is there")
+}
+
+func entry(at time.Time, message string) string {
+	return fmt.Sprintf(`{"__REALTIME_TIMESTAMP":"%d","MESSAGE":%s}`, at.UnixMicro(), message)
+}
+
+func (s site) journalRules(extra string) {
+	s.write("rules/kubelet.json", fmt.Sprintf(`{"plugin": "journald", "pluginConfig": {"source": "kubelet"}, "logPath": %q, "source": "kubelet-rules",
+		"rules": [{"type": "temporary", "reason": "KubeletSighs", "pattern": "it sighs.*"}%s]}`, filepath.Join(s.dir, "journal"), extra))
+}
+
+func TestRunJournal(t *testing.T) {
+	s := newSite(t)
+	s.check("Good", "echo fine")
+	s.journalRules("")
+	now := time.Date(2026, 1, 2, 13, 14, 15, 0, time.Local)
+	s.write("entries", strings.Join([]string{
+		entry(now, `"it sighs once"`),
+		"no JSON",
+		entry(now, `"x`+strings.Repeat("y", 2<<20)+`it sighs"`),
+		entry(now, `[105,116,32,115,105,103,104,115]`),
+		entry(now, `null`),
+		entry(now.Add(time.Second), `["quiet", " it sighs 50% louder "]`),
+	}, "\n"))
+	s.write("path/journalctl", "#!/bin/sh\necho \"$@\" >"+s.dir+"/args\n/bin/cat "+s.dir+"/entries\n")
+	t.Setenv("PATH", filepath.Join(s.dir, "path"))
+	code, out, _ := s.run("--rules", filepath.Join(s.dir, "rules"))
+	if code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	s.has(out, "13:14:16", "3      KubeletSighs", "it sighs 50%!l(MISSING)ouder", "lines read: kubelet 4")
+	args, _ := os.ReadFile(filepath.Join(s.dir, "args"))
+	s.has(string(args), "--since=-1h", "--identifier=kubelet", "--directory="+filepath.Join(s.dir, "journal"))
+}
+
+func TestRunJournalUnreadable(t *testing.T) {
+	s := newSite(t)
+	s.check("Good", "echo fine")
+	s.journalRules("")
+	s.write("rules/kernel.json", `{"plugin": "kmsg", "source": "k", "rules": []}`)
+	s.write("rules/far.json", `{"plugin": "journald", "pluginConfig": {"source": "x"}, "logPath": "/does/not/exist"}`)
+	s.write("rules/none.json", `{"plugin": "journald"}`)
+	t.Setenv("PATH", filepath.Join(s.dir, "path"))
+	code, out, _ := s.run("--rules", filepath.Join(s.dir, "rules"))
+	if code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	s.has(out, "  none\n", "not read: kernel.json: plugin kmsg", "far.json: no directory /does/not/exist", "none.json: no source", "kubelet.json: exec", "not found")
+
+	s.write("path/journalctl", "#!/bin/sh\necho no permission >&2; exit 1\n")
+	_, out, _ = s.run("--rules", filepath.Join(s.dir, "rules"))
+	s.has(out, "kubelet.json: journalctl: no permission")
+
+	s.journalRules(`, {"type": "temporary", "reason": "R", "pattern": "("}`)
+	code, _, errs := s.run("--rules", filepath.Join(s.dir, "rules"))
+	if code != 2 {
+		t.Errorf("exit %d", code)
+	}
+	s.has(errs, "kubelet.json", "missing closing )")
+}
+
+func TestLintFiles(t *testing.T) {
+	s := newSite(t)
+	s.check("Good", "echo fine")
+	if err := os.MkdirAll(filepath.Join(s.dir, "config/testdata"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.write("config/testdata/broken.json", "{")
+	s.write("config/notes.txt", "{")
+	var out, errs bytes.Buffer
+	if code := npdctl([]string{"lint", filepath.Join(s.dir, "config")}, &out, &errs); code != 0 || out.Len() > 0 || errs.Len() > 0 {
+		t.Errorf("exit %d, %s%s", code, &out, &errs)
+	}
+	broken := filepath.Join(s.dir, "config/testdata/broken.json")
+	if code := npdctl([]string{"lint", "--root", s.dir, filepath.Join(s.dir, "config/Good.json"), broken}, &out, &errs); code != 1 || errs.Len() > 0 {
+		t.Errorf("exit %d, %s", code, &errs)
+	}
+	s.has(out.String(), broken+":1:1: error: ", "[json]", "Good.json:4:", "[path-missing]")
+}
+
+func TestUserStateDir(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("XDG_CACHE_HOME", cache)
+	dir, cleanUp, err := userStateDir()
+	if err != nil || dir != filepath.Join(cache, "npd-plugins") {
+		t.Fatalf("%s, %v", dir, err)
+	}
+	cleanUp()
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("%v, %v", info, err)
+	}
+	t.Setenv("XDG_CACHE_HOME", "")
+	t.Setenv("HOME", "")
+	if dir, cleanUp, err = userStateDir(); err != nil {
+		t.Fatal(err)
+	}
+	cleanUp()
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s is still there: %v", dir, err)
+	}
+}
+
+// journalctl writes a MESSAGE in one of three ways.
+func FuzzJournalText(f *testing.F) {
+	for _, s := range []string{`"a"`, `[97,256,-1]`, `["a",[98]]`, `null`, `{}`, ``, `[[[["a"]]]]`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := npd.ParseLogMonitor([]byte(`{"plugin": "journald", "rules": [{"type": "temporary", "pattern": "a.*"}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		readEntries(bytes.NewReader(append([]byte(`{"MESSAGE":`), append(data, '}')...)), m)
+	})
+}

@@ -1,0 +1,320 @@
+// Package lint finds what node-problem-detector ignores silently, dies of, or gets wrong in its configuration files.
+package lint
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"npd-plugins/internal/npd"
+)
+
+// Source is a file to look at.
+type Source struct {
+	Path string
+	Data []byte
+}
+
+// Finding is a trap that a file steps into.
+type Finding struct {
+	Path   string
+	Line   int // from 1
+	Column int // from 1, in bytes
+	Trap   *Trap
+	Detail string // the value or key at the position
+}
+
+func (f Finding) String() string {
+	return fmt.Sprintf("%s:%d:%d: %s: %s: %s; mend: %s [%s]", f.Path, f.Line, f.Column, f.Trap.Severity, f.Detail, f.Trap.Happens, f.Trap.Mend, f.Trap.ID)
+}
+
+// Lint looks at files one by one and at what they do to each other, and returns the findings in the order of files and
+// positions. With a root, the paths of plugins are looked up below it. Files of NPD that hold no rules (system stats,
+// exporters) have no known traps.
+func Lint(sources []Source, root string) []Finding {
+	var files []*file
+	for _, s := range sources {
+		f := &file{Source: s, root: root}
+		f.look()
+		files = append(files, f)
+	}
+	lookTogether(files)
+	var all []Finding
+	for _, f := range files {
+		slices.SortStableFunc(f.findings, func(a, b Finding) int {
+			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		})
+		all = append(all, f.findings...)
+	}
+	return all
+}
+
+// file is one source while it is looked at.
+type file struct {
+	Source
+	root       string
+	shape      *shape
+	custom     bool
+	top        *value
+	conditions []*value // the declared ones
+	rules      []*value
+	findings   []Finding
+}
+
+func (f *file) report(id string, offset int, detail string, args ...any) {
+	line := f.line(offset)
+	column := offset - bytes.LastIndexByte(f.Data[:offset], '\n')
+	f.findings = append(f.findings, Finding{f.Path, line, column, trap(id), fmt.Sprintf(detail, args...)})
+}
+
+func (f *file) line(offset int) int { return 1 + bytes.Count(f.Data[:offset], []byte{'\n'}) }
+
+// look finds what can be seen in this file alone.
+func (f *file) look() {
+	top, broken := parse(f.Data)
+	if broken != nil {
+		f.report("json", min(broken.offset, len(f.Data)), "%s", broken.text)
+		return
+	}
+	if otherFile(top) {
+		return
+	}
+	f.top = top
+	plugin := top.get("plugin").str()
+	f.custom = isCustom(top, plugin)
+	f.shape = logShape(plugin)
+	if f.custom {
+		f.shape = customShape
+	}
+	f.fits(top, f.shape, "the file")
+	f.conditions = objects(top.get("conditions"))
+	f.rules = objects(top.get("rules"))
+	f.head(plugin)
+	for _, c := range f.conditions {
+		f.condition(c)
+	}
+	f.conditionsTwice()
+	for _, r := range top.get("rules").list() {
+		if r.kind == 'n' {
+			f.report("rule-null", r.offset, "null")
+		}
+	}
+	for _, r := range f.rules {
+		f.rule(r)
+	}
+	f.conditionsUsed()
+}
+
+// otherKeys are what the files of NPD's system stats monitor and exporters consist of.
+var otherKeys = []string{
+	"cpu", "disk", "host", "memory", "osFeature", "net", "invokeInterval", "procPath",
+	"exportPeriod", "apiEndpoint", "gceMetadata", "metadataFetchTimeout", "metadataFetchInterval", "panicOnMetadataFetchFailure", "customMetricPrefix",
+}
+
+// otherFile says whether a document is one of NPD's files that hold no rules. Its list of kernel modules is an array.
+func otherFile(top *value) bool {
+	if top.kind == '[' {
+		return true
+	}
+	if top.get("plugin") != nil || top.get("rules") != nil {
+		return false
+	}
+	return slices.ContainsFunc(otherKeys, func(key string) bool { return top.get(key) != nil })
+}
+
+// isCustom decides whom a file is for; without a plugin that NPD knows, by what its rules have.
+func isCustom(top *value, plugin string) bool {
+	if plugin == "custom" || slices.Contains(npd.LogPlugins, plugin) {
+		return plugin == "custom"
+	}
+	return slices.ContainsFunc(top.get("rules").list(), func(r *value) bool { return r.get("path") != nil })
+}
+
+func objects(v *value) []*value {
+	return slices.DeleteFunc(slices.Clone(v.list()), func(m *value) bool { return m.kind != '{' })
+}
+
+// at is the offset of what a key holds, or of the object that lacks it.
+func at(v *value, object *value) int {
+	if v != nil {
+		return v.offset
+	}
+	return object.offset
+}
+
+func (f *file) head(plugin string) {
+	config := f.top.get("pluginConfig")
+	if config == nil {
+		config = f.top
+	}
+	if plugin != "custom" && !slices.Contains(npd.LogPlugins, plugin) {
+		f.report("plugin-unknown", at(f.top.get("plugin"), f.top), "plugin %q", plugin)
+	}
+	if f.top.get("source").str() == "" {
+		f.report("source-empty", at(f.top.get("source"), f.top), "no source")
+	}
+	if len(f.top.get("rules").list()) == 0 {
+		f.report("no-rules", at(f.top.get("rules"), f.top), "no rules")
+	}
+	if f.custom {
+		f.customHead(config)
+		return
+	}
+	f.logHead(config, plugin)
+}
+
+func (f *file) percent(object *value, keys ...string) {
+	for _, key := range keys {
+		if v := object.get(key); strings.Contains(v.str(), "%") {
+			f.report("percent", v.offset, "%s %q", key, v.text)
+		}
+	}
+}
+
+// kubeletConditions are written by the kubelet and the node controllers.
+var kubeletConditions = []string{"Ready", "MemoryPressure", "DiskPressure", "PIDPressure", "NetworkUnavailable"}
+
+// shippedConditions are in the configs of NPD's own image, and in remediation that is built on them.
+var shippedConditions = []string{
+	"KernelDeadlock", "ReadonlyFilesystem", "XfsShutdown", "CperHardwareErrorFatal", "DiskBadBlock", "CorruptDockerOverlay2",
+	"FrequentKubeletRestart", "FrequentDockerRestart", "FrequentContainerdRestart", "FrequentUnregisterNetDevice",
+	"KubeletUnhealthy", "ContainerRuntimeUnhealthy", "KubeProxyUnhealthy", "NTPProblem",
+}
+
+func (f *file) condition(c *value) {
+	for _, key := range []string{"type", "reason", "message"} {
+		if v := c.get(key); v.str() == "" {
+			f.report("condition-incomplete", at(v, c), "no %s", key)
+		}
+	}
+	f.percent(c, "type", "reason", "message")
+	name := c.get("type")
+	switch {
+	case slices.Contains(kubeletConditions, name.str()):
+		f.report("condition-of-kubelet", name.offset, "%s", name.text)
+	case slices.Contains(shippedConditions, name.str()):
+		f.report("condition-of-others", name.offset, "%s", name.text)
+	case strings.HasSuffix(name.str(), "Ready"):
+		f.report("condition-ready", name.offset, "%s", name.text)
+	}
+}
+
+func (f *file) conditionsTwice() {
+	seen := map[string]*value{}
+	for _, c := range f.conditions {
+		name := c.get("type")
+		if name.str() == "" {
+			continue
+		}
+		if before := seen[name.text]; before != nil {
+			f.report("condition-twice", name.offset, "%s, first in line %d", name.text, f.line(before.offset))
+			continue
+		}
+		seen[name.text] = name
+	}
+}
+
+// movesCondition says whether NPD takes a rule for a permanent one.
+func movesCondition(rule *value) bool { return rule.get("type").str() != npd.Temporary }
+
+func (f *file) conditionsUsed() {
+	for _, c := range f.conditions {
+		name := c.get("type")
+		used := slices.ContainsFunc(f.rules, func(r *value) bool {
+			return movesCondition(r) && r.get("condition").str() == name.str()
+		})
+		if !used && name.str() != "" {
+			f.report("condition-unused", name.offset, "%s", name.text)
+		}
+	}
+}
+
+func (f *file) declares(name string) bool {
+	return slices.ContainsFunc(f.conditions, func(c *value) bool { return c.get("type").str() == name })
+}
+
+func (f *file) rule(r *value) {
+	kind, condition := r.get("type"), r.get("condition")
+	if k := kind.str(); k != npd.Temporary && k != npd.Permanent {
+		f.report("type-unknown", at(kind, r), "type %q", k)
+	}
+	if movesCondition(r) {
+		if !f.declares(condition.str()) {
+			f.report("condition-undeclared", at(condition, r), "condition %q", condition.str())
+		}
+	} else if condition.str() != "" {
+		f.report("condition-ignored", condition.offset, "condition %s of a temporary rule", condition.text)
+	}
+	if r.get("reason").str() == "" {
+		f.report("reason-empty", at(r.get("reason"), r), "no reason")
+	}
+	f.percent(r, "reason", "patternGeneratedMessageSuffix")
+	if f.custom {
+		f.customRule(r)
+		return
+	}
+	f.logRule(r)
+}
+
+// lookTogether finds what files do to each other, and what is used twice over all of them.
+func lookTogether(files []*file) {
+	conditions, sources, reasons := firsts{}, firsts{}, firsts{}
+	for _, f := range files {
+		f.clash(sources, "source-shared", f.top.get("source"))
+		for _, c := range f.conditions {
+			f.clash(conditions, "condition-two-files", c.get("type"))
+		}
+		for _, r := range f.rules {
+			f.clashAnywhere(reasons, r.get("reason"))
+		}
+	}
+	for _, f := range files {
+		for _, c := range f.conditions {
+			if v := c.get("reason"); v.str() != "" {
+				if first, ok := reasons[v.text]; ok {
+					f.report("reason-twice", v.offset, "%s says that all is well, and what is wrong in %s", v.text, first)
+				}
+			}
+		}
+	}
+}
+
+// firsts holds where a name was seen first.
+type firsts map[string]place
+
+type place struct {
+	path string
+	line int
+}
+
+func (p place) String() string { return fmt.Sprintf("%s:%d", p.path, p.line) }
+
+// clash reports a name that another file has too.
+func (f *file) clash(seen firsts, id string, name *value) {
+	if name.str() == "" {
+		return
+	}
+	first, ok := seen[name.text]
+	if !ok {
+		seen[name.text] = place{f.Path, f.line(name.offset)}
+		return
+	}
+	if first.path != f.Path {
+		f.report(id, name.offset, "%s, also in %s", name.text, first)
+	}
+}
+
+// clashAnywhere reports a reason that is used a second time, in whichever file.
+func (f *file) clashAnywhere(seen firsts, reason *value) {
+	if reason.str() == "" {
+		return
+	}
+	first, ok := seen[reason.text]
+	if !ok {
+		seen[reason.text] = place{f.Path, f.line(reason.offset)}
+		return
+	}
+	f.report("reason-twice", reason.offset, "%s, also in %s", reason.text, first)
+}
