@@ -14,9 +14,9 @@ import (
 
 const mount = "/sys/fs/cgroup"
 
-// maxCgroups bounds a walk. A node has some five for a pod and a hundred for
-// its services.
-const maxCgroups = 20000
+// maxCgroups bounds a walk; tests lower it. A node has some five for a pod and
+// a hundred for its services.
+var maxCgroups = 20000
 
 // Hierarchy is the directory on the host under which a controller counts:
 // /sys/fs/cgroup on v2, /sys/fs/cgroup/<controller> on v1 and hybrid.

@@ -23,6 +23,7 @@ type Owner struct {
 //	/docker/<id>, /system.slice/docker-<id>.scope
 func OwnerOf(name string) Owner {
 	var o Owner
+	name = strings.TrimSuffix(name, " (deleted)") // the kernel's word for a removed cgroup in /proc/PID/cgroup
 	for part := range strings.SplitSeq(name, "/") {
 		part = strings.TrimSuffix(strings.TrimSuffix(part, ".scope"), ".slice")
 		if i := strings.LastIndex(part, "pod"); i >= 0 && (i == 0 || part[i-1] == '-') {

@@ -24,11 +24,11 @@ import (
 	"npd-plugins/internal/host"
 )
 
-// maxReply is the largest reply in bytes that is taken. It is four times the
+// MaxReply is the largest reply in bytes that is taken. It is four times the
 // limit of kubelet and containerd (16 MiB), so that the limit under watch is
 // theirs and never ours, and still fits the memory that
 // node-problem-detector's DaemonSet has.
-const maxReply = 64 << 20
+const MaxReply = 64 << 20
 
 // endpoints are the sockets of the runtimes on the host, as
 // cri-api's and kubeadm's documentation list them, most common first. Docker
@@ -44,7 +44,21 @@ var endpoints = []string{
 
 // EndpointVar defines the flag that every check of the runtime has.
 func EndpointVar(fs *flag.FlagSet, p *string) {
-	fs.StringVar(p, "cri-endpoint", "", "`socket` of the container runtime below --host-root, unix:///path or /path (default: the first of containerd, CRI-O, cri-dockerd, k3s that is there)")
+	fs.Var((*endpoint)(p), "cri-endpoint", "`socket` of the container runtime below --host-root, unix:///path or /path (default: the first of containerd, CRI-O, cri-dockerd, k3s that is there)")
+}
+
+// endpoint is the path of a socket on the host.
+type endpoint string
+
+func (e *endpoint) String() string { return string(*e) }
+
+func (e *endpoint) Set(s string) error {
+	path := strings.TrimPrefix(s, "unix://")
+	if !strings.HasPrefix(path, "/") {
+		return errors.New("want unix:///path or /path of a socket")
+	}
+	*e = endpoint(path)
+	return nil
 }
 
 // Client talks to one runtime.
@@ -54,17 +68,17 @@ type Client struct {
 	Endpoint string // path of the socket on the host
 }
 
-// Connect finds the runtime of the host, or takes the given endpoint
-// ("unix:///path" or "/path", below the host root), and asks its version. An
-// error says what to mend.
+// Connect finds the runtime of the host, or takes the socket that the flag of
+// EndpointVar gave, and asks its version. An error says what to mend.
 func Connect(ctx context.Context, h *host.Root, endpoint string) (*Client, error) {
 	candidates := endpoints
 	if endpoint != "" {
-		path, ok := strings.CutPrefix(endpoint, "unix://")
-		if !ok && strings.Contains(endpoint, "://") || !strings.HasPrefix(path, "/") {
-			return nil, fmt.Errorf("CRI endpoint %q: want unix:///path of a socket", endpoint)
+		if rest, ok := strings.CutPrefix(endpoint, "/var/run/"); ok {
+			if _, err := h.Stat(endpoint); err != nil { // /var/run is a link to /run, and an absolute link leads out of the root
+				endpoint = "/run/" + rest
+			}
 		}
-		candidates = []string{path}
+		candidates = []string{endpoint}
 	}
 	var failed error
 	for _, path := range candidates {
@@ -78,11 +92,11 @@ func Connect(ctx context.Context, h *host.Root, endpoint string) (*Client, error
 		if err == nil {
 			return c, nil
 		}
-		if failed == nil {
+		if failed == nil || status.Code(failed) == codes.Unimplemented {
 			failed = err
 		}
-		if status.Code(err) != codes.Unimplemented {
-			break // it is the runtime, and it does not answer
+		if status.Code(err) == codes.DeadlineExceeded {
+			break // it is the runtime, and it hangs
 		}
 	}
 	if failed != nil {
@@ -103,7 +117,7 @@ func dial(ctx context.Context, h *host.Root, path string) (*Client, error) {
 		grpc.WithDisableRetry(),
 		grpc.WithInitialWindowSize(1<<20), // fewer wake-ups for a long reply
 		grpc.WithInitialConnWindowSize(1<<20),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReply), grpc.ForceCodecV2(codec{})))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxReply), grpc.ForceCodecV2(codec{})))
 	if err != nil {
 		return nil, fmt.Errorf("CRI endpoint %s: %w", path, err)
 	}
@@ -219,7 +233,11 @@ func Reason(err error) string {
 	case codes.DeadlineExceeded:
 		return "the container runtime accepts connections but does not answer in time"
 	case codes.Unavailable:
-		return "the container runtime is not reachable: " + s.Message()
+		cause := s.Message()
+		if _, dial, ok := strings.Cut(cause, "Error while dialing: "); ok { // gRPC's words before that are long
+			cause = strings.TrimSuffix(dial, `"`)
+		}
+		return "the container runtime is not reachable: " + cause
 	case codes.Unimplemented:
 		return "the container runtime has no CRI: " + s.Message()
 	}

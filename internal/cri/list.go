@@ -105,8 +105,8 @@ func (l *listReply) walk(data mem.BufferSlice) error {
 type Sandbox struct {
 	ID, Name, Namespace, UID []byte
 	State                    runtime.PodSandboxState
-	CreatedAt                time.Time
-	Bytes                    int // encoded, with the item's own tag and length
+	CreatedAt                time.Time // zero when the runtime does not say
+	Bytes                    int       // encoded, with the item's own tag and length
 }
 
 func (s *Sandbox) decode(b []byte) error {
@@ -130,10 +130,18 @@ func (s *Sandbox) decode(b []byte) error {
 		case 3:
 			s.State = runtime.PodSandboxState(x)
 		case 4:
-			s.CreatedAt = time.Unix(0, int64(x))
+			s.CreatedAt = created(x)
 		}
 		return nil
 	})
+}
+
+// created reads a created_at field, in nanoseconds since 1970.
+func created(x uint64) time.Time {
+	if x == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(x))
 }
 
 // Container is what checks need of a Container (cri-api runtime/v1
@@ -141,9 +149,9 @@ func (s *Sandbox) decode(b []byte) error {
 type Container struct {
 	ID, SandboxID, Name []byte
 	State               runtime.ContainerState
-	CreatedAt           time.Time
-	PodName, Namespace  []byte // from kubelet's labels; nil without them
-	Bytes               int    // encoded, with the item's own tag and length
+	CreatedAt           time.Time // zero when the runtime does not say
+	PodName, Namespace  []byte    // from kubelet's labels; nil without them
+	Bytes               int       // encoded, with the item's own tag and length
 }
 
 // Pod names the pod of the container for a message, "" when kubelet's labels
@@ -179,7 +187,7 @@ func (c *Container) decode(b []byte) error {
 		case 6:
 			c.State = runtime.ContainerState(x)
 		case 7:
-			c.CreatedAt = time.Unix(0, int64(x))
+			c.CreatedAt = created(x)
 		case 8:
 			return c.label(v)
 		}

@@ -45,17 +45,20 @@ func (r *Root) Path(path string) string {
 
 // Stat is os.Stat of the node's path.
 func (r *Root) Stat(path string) (fs.FileInfo, error) {
-	return r.root.Stat(relative(path))
+	info, err := r.root.Stat(relative(path))
+	return info, r.named(path, err)
 }
 
 // Readlink is os.Readlink of the node's path. The link is not followed.
 func (r *Root) Readlink(path string) (string, error) {
-	return r.root.Readlink(relative(path))
+	link, err := r.root.Readlink(relative(path))
+	return link, r.named(path, err)
 }
 
 // Open opens the node's path for reading.
 func (r *Root) Open(path string) (*os.File, error) {
-	return r.root.Open(relative(path))
+	f, err := r.root.Open(relative(path))
+	return f, r.named(path, err)
 }
 
 // ReadFile reads the node's path whole, or fails when it holds more than 4 MiB.
@@ -121,6 +124,16 @@ func (r *Root) BootID() string {
 		return ""
 	}
 	return clip(strings.TrimSpace(string(b)))
+}
+
+// named gives an error the path as the reader finds it, for os.Root knows only
+// what is below the root.
+func (r *Root) named(path string, err error) error {
+	var e *fs.PathError
+	if errors.As(err, &e) {
+		return &fs.PathError{Op: strings.TrimSuffix(e.Op, "at"), Path: r.Path(path), Err: e.Err}
+	}
+	return err
 }
 
 func relative(path string) string {

@@ -11,6 +11,7 @@ const (
 	maxSampleAge  = 24 * time.Hour // older growth says little
 	minCorrelated = 0.8            // how well a straight line must fit the samples (Pearson's r)
 	maxForecast   = 48 * time.Hour // a limit further away is not worth a word
+	minGrowth     = 0.01           // of the limit, since the first sample; less is noise
 )
 
 // sample is a measurement at a time, {seconds since 1970, value}.
@@ -41,13 +42,16 @@ func timeToLimit(history []sample, limit float64) (d time.Duration, ok bool) {
 		return 0, false
 	}
 	last := history[len(history)-1]
+	if last[1]-history[0][1] < minGrowth*limit {
+		return 0, false
+	}
 	var st, sv, stt, svv, stv float64
 	for _, s := range history {
 		t, v := s[0]-last[0], s[1]-last[1] // near zero, to keep the sums exact
 		st, sv, stt, svv, stv = st+t, sv+v, stt+t*t, svv+v*v, stv+t*v
 	}
 	vart, varv, cov := n*stt-st*st, n*svv-sv*sv, n*stv-st*sv
-	if vart <= 0 || varv <= 0 || cov <= 0 || cov/math.Sqrt(vart*varv) < minCorrelated {
+	if vart <= 0 || varv <= 0 || cov <= 0 || !(cov/math.Sqrt(vart*varv) >= minCorrelated) { // NaN where the sums overflow
 		return 0, false
 	}
 	seconds := (limit - last[1]) / (cov / vart)

@@ -63,10 +63,13 @@ func writeJSON(w io.Writer, r report) (int, error) {
 	return int(r.Status), json.NewEncoder(w).Encode(r)
 }
 
+// nagiosUnknown is the exit code UNKNOWN of the Nagios guidelines.
+const nagiosUnknown = 3
+
 // writeNagios follows the Nagios plugin development guidelines: one line, "|",
 // performance data 'label'=value[UOM];warn;crit;min;max, and exit codes 0, 2, 3.
 func writeNagios(w io.Writer, r report) (int, error) {
-	word, code := "UNKNOWN", 3
+	word, code := "UNKNOWN", nagiosUnknown
 	switch r.Status {
 	case OK:
 		word, code = "OK", 0

@@ -79,6 +79,16 @@ func (l *Look) Recall(v any) bool {
 // Remember keeps v for the next look. Without it the next look recalls nothing.
 func (l *Look) Remember(v any) { l.remembered = v }
 
+// Next is the look of the next run, which recalls what this one remembered. It
+// is for tests of a check's Look; a run takes its memory from the state file.
+func (l *Look) Next() *Look {
+	next := &Look{Host: l.Host, Now: l.Now, Log: l.Log, StateErr: l.StateErr}
+	if l.remembered != nil {
+		next.recalled, _ = json.Marshal(l.remembered)
+	}
+	return next
+}
+
 // Main runs the check once and exits as NPD expects.
 func Main(c Check) {
 	signal.Ignore(syscall.SIGPIPE) // a closed stdout shall be an error, not a death
@@ -129,8 +139,8 @@ func run(c Check, args []string, stdout, stderr io.Writer) int {
 		err = o.check(fs, log)
 	}
 	if err != nil {
-		fmt.Fprintln(stdout, Safe(c.Name+": "+err.Error()+" (see --help)", MaxMessage))
-		return int(Unknown)
+		fmt.Fprintln(stdout, Safe(c.Name+": "+shorten(err.Error())+" (see --help)", MaxMessage))
+		return unknownCode(o.output)
 	}
 	if o.version {
 		fmt.Fprintf(stdout, "%s %s %s %s/%s\n", c.Name, version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
@@ -142,31 +152,78 @@ func run(c Check, args []string, stdout, stderr io.Writer) int {
 		log.Warnf("no memory between runs: %v", st.err)
 	}
 	look := &Look{Now: start, Log: log, StateErr: st.err}
-	mem := state{}
-	var v Verdict
+	var r report
 	if look.Host, err = host.Open(o.hostRoot); err != nil {
-		v = Unknownf("%v: mount the node's file system there, or set --host-root", err)
+		v := Unknownf("%v: mount the node's file system there, or set --host-root", err)
+		r = tell(c, &state{}, v, o.inARow, look) // the memory of another boot, for all we know: left alone
 	} else {
-		mem, err = st.load(look.Host.BootID())
-		if err != nil {
-			log.Warnf("starting with an empty memory: %v", err)
-		}
-		look.recalled = mem.Check
-		var remembered any
-		v, remembered = lookInTime(c, look, o.timeout)
-		mem.keep(remembered, log)
-	}
-	r := tell(c, &mem, v, o.inARow, look)
-	if err := st.save(mem); err != nil && st.err == nil {
-		log.Warnf("cannot keep the memory for the next run: %v", err)
+		r = lookAndKeep(c, look, st, o)
 	}
 	code, err := outputs[o.output](stdout, r)
 	if err != nil {
 		log.Errorf("cannot tell the verdict %q: %v", r.Message, err)
-		return int(Unknown)
+		return unknownCode(o.output)
 	}
 	return code
 }
+
+// lookAndKeep looks with the memory of the last run and keeps it for the next.
+// At 9 tenths of the timeout it leaves behind what hangs; the rest is for
+// telling the verdict on a node that is short of CPU.
+func lookAndKeep(c Check, look *Look, st store, o options) report {
+	deadline := time.After(o.timeout / 10 * 9)
+	late := Unknownf("no verdict within --timeout %s: the node is short of CPU, or a call hangs", shortDuration(o.timeout))
+	boot := make(chan string, 1)
+	go func() { boot <- look.Host.BootID() }()
+	var bootID string
+	select {
+	case bootID = <-boot:
+	case <-deadline:
+		return tell(c, &state{}, late, o.inARow, look)
+	}
+
+	mem, err := st.load(bootID, look.Now)
+	if errors.Is(err, errNoBoot) {
+		st.err, look.StateErr = err, err
+	}
+	if err != nil {
+		look.Log.Warnf("starting with an empty memory: %v", err)
+	}
+	look.recalled = mem.Check
+	v, remembered := lookUntil(c, look, o.timeout/10*8, deadline, late)
+	before := mem
+	mem.keep(remembered, look.Log)
+	r := tell(c, &mem, v, o.inARow, look)
+	if err := st.save(mem); err != nil && st.err == nil {
+		look.Log.Warnf("cannot keep the memory for the next run: %v", err)
+		if v.Status == Problem && r.Status == OK {
+			// Nobody would count the bad looks: without memory the first one counts.
+			look.StateErr = err
+			r = tell(c, &before, v, o.inARow, look)
+		}
+	}
+	return r
+}
+
+// unknownCode is the exit code of a run that came to no verdict.
+func unknownCode(output string) int {
+	if output == "nagios" {
+		return nagiosUnknown
+	}
+	return int(Unknown)
+}
+
+// shorten leaves out the middle of an error that quotes a long value, so that
+// the flag behind it can still be read.
+func shorten(s string) string {
+	if len(s) <= 200 {
+		return s
+	}
+	return s[:60] + "..." + s[len(s)-130:]
+}
+
+// logLevels are the values of --log-level.
+var logLevels = map[string]logrus.Level{"error": logrus.ErrorLevel, "warning": logrus.WarnLevel, "info": logrus.InfoLevel, "debug": logrus.DebugLevel}
 
 // check completes what package flag cannot know.
 func (o *options) check(fs *flag.FlagSet, log *logrus.Logger) error {
@@ -176,20 +233,19 @@ func (o *options) check(fs *flag.FlagSet, log *logrus.Logger) error {
 	if outputs[o.output] == nil {
 		return fmt.Errorf("invalid value %q for flag -output: want %s", o.output, outputNames)
 	}
-	level, err := logrus.ParseLevel(o.logLevel)
-	if err != nil {
+	level, ok := logLevels[o.logLevel]
+	if !ok {
 		return fmt.Errorf("invalid value %q for flag -log-level: want error, warning, info or debug", o.logLevel)
 	}
 	log.SetLevel(level)
 	return nil
 }
 
-// lookInTime looks, but not longer than the timeout allows: the check's own
-// calls end at 8 tenths of it, and what does not even end then is left behind
-// at 9 tenths. The rest is for telling the verdict on a node that is short of
-// CPU. What the check wants remembered comes beside the verdict.
-func lookInTime(c Check, look *Look, timeout time.Duration) (Verdict, any) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout*8/10)
+// lookUntil looks, but not beyond the deadline, where the verdict is late. The
+// check's own calls end before, after the time that is allowed to them. What the
+// check wants remembered comes beside the verdict.
+func lookUntil(c Check, look *Look, allowed time.Duration, deadline <-chan time.Time, late Verdict) (Verdict, any) {
+	ctx, cancel := context.WithTimeout(context.Background(), allowed)
 	defer cancel()
 	terminated := make(chan os.Signal, 1)
 	signal.Notify(terminated, syscall.SIGTERM, syscall.SIGINT)
@@ -215,8 +271,8 @@ func lookInTime(c Check, look *Look, timeout time.Duration) (Verdict, any) {
 		return o.verdict, o.remembered
 	case s := <-terminated:
 		return Unknownf("ended by signal %q before the verdict", s), nil
-	case <-time.After(timeout * 9 / 10):
-		return Unknownf("no verdict within --timeout %s: the node is short of CPU, or a call hangs", shortDuration(timeout)), nil
+	case <-deadline:
+		return late, nil
 	}
 }
 

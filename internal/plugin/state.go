@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/sirupsen/logrus"
 )
@@ -15,10 +16,15 @@ import (
 // maxState is the largest state file in bytes that is read back.
 const maxState = 4 << 20
 
+// maxLastAge is how long a verdict may stand in for looks that fail, and count
+// as the look before.
+const maxLastAge = time.Hour
+
 // state is what a check remembers between two runs. It belongs to one boot of
 // the node: pids, start times and ages mean nothing in the next.
 type state struct {
 	BootID  string              `json:"bootID"`
+	Time    int64               `json:"time"`           // of the run, in seconds since 1970
 	Bad     int                 `json:"bad"`            // bad looks in a row
 	Failed  int                 `json:"failed"`         // looks in a row that could not see
 	Last    *told               `json:"last,omitempty"` // what the last run told
@@ -48,14 +54,22 @@ func openStore(dir, check string) store {
 	if err := syscall.Access(dir, writable); err != nil {
 		s.err = fmt.Errorf("write to %s: %w", dir, err)
 	}
+	if info, err := os.Lstat(s.path); err == nil && info.IsDir() { // all else is replaced by save
+		s.err = fmt.Errorf("state file %s: is a directory", s.path)
+	}
 	return s
 }
+
+// errNoBoot says that the state file belongs to a boot and the host root does
+// not say of which boot it is. The file is left alone then: what is at the host
+// root is no host, but may be one again at the next run.
+var errNoBoot = errors.New("the host root does not tell which boot it is")
 
 // load reads the state of this boot. A file that is missing or of another boot
 // is an empty state; one that is broken or belongs to another user is an error
 // beside an empty state.
-func (s store) load(bootID string) (state, error) {
-	empty := state{BootID: bootID}
+func (s store) load(bootID string, now time.Time) (state, error) {
+	empty := state{BootID: bootID, Time: now.Unix()}
 	b, err := readOwn(s.path)
 	if errors.Is(err, os.ErrNotExist) {
 		return empty, nil
@@ -67,12 +81,19 @@ func (s store) load(bootID string) (state, error) {
 	if err := json.Unmarshal(b, &st); err != nil {
 		return empty, fmt.Errorf("state file %s: %w", s.path, err)
 	}
-	if st.BootID != bootID {
+	switch {
+	case st.BootID != bootID && bootID == "":
+		return empty, errNoBoot
+	case st.BootID != bootID:
 		return empty, nil
 	}
 	if st.Bad < 0 || st.Failed < 0 || (st.Last != nil && (st.Last.Status < OK || st.Last.Status > Unknown)) {
 		return empty, fmt.Errorf("state file %s: values out of range", s.path)
 	}
+	if age := now.Sub(time.Unix(st.Time, 0)); age < 0 || age > maxLastAge {
+		st.Bad, st.Failed, st.Last = 0, 0, nil
+	}
+	st.Time = now.Unix()
 	return st, nil
 }
 

@@ -48,7 +48,7 @@ func sysctl(h *host.Root, name string) (uint64, error) {
 	if err == nil && (!ok || n == 0) {
 		err = fmt.Errorf("read %s: no limit in it", h.Path(path))
 	}
-	return n, err
+	return n, mended(err)
 }
 
 // foreignNamespace says whether the reader is in another PID namespace than

@@ -1,6 +1,6 @@
 // Package procfs reads the files of /proc that name tasks, as proc(5)
 // describes them. It opens only files that never wait for the task: stat,
-// comm, cgroup, wchan, syscall and the links of fd.
+// comm, cgroup, wchan, stack, status and the links of fd.
 package procfs
 
 import (
@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -73,7 +74,7 @@ func ParseStat(b []byte) (Stat, error) {
 }
 
 func number(b []byte) (n uint64, ok bool) {
-	if len(b) == 0 || len(b) > 19 {
+	if len(b) == 0 || len(b) > 18 { // 18 digits fit an int64
 		return 0, false
 	}
 	for _, c := range b {
@@ -85,20 +86,20 @@ func number(b []byte) (n uint64, ok bool) {
 	return n, true
 }
 
-// EachStat calls visit with the bytes of the stat file of every process, as
-// long as it says true. The bytes are valid during the call only. Processes
-// that end meanwhile are left out.
+// EachStat calls visit with the stat of every process, as long as it says
+// true. Processes that end meanwhile are left out. It is an error when there
+// is not one process that can be read.
 //
-// It exists because a node has tens of thousands of processes: one openat,
-// read and close for each, and no allocation beyond the name.
-func EachStat(h *host.Root, visit func(stat []byte) bool) error {
+// It reads the files itself because a node has tens of thousands of processes:
+// one openat, read and close for each, and little allocation (test/bench).
+func EachStat(h *host.Root, visit func(Stat) bool) error {
 	dir, err := h.Open("/proc")
 	if err != nil {
-		return err
+		return mended(err)
 	}
 	defer dir.Close()
 	buf := make([]byte, 4096)
-	found := false
+	read, broken := 0, 0
 	for {
 		names, err := dir.Readdirnames(512)
 		for _, name := range names {
@@ -109,8 +110,13 @@ func EachStat(h *host.Root, visit func(stat []byte) bool) error {
 			if n <= 0 {
 				continue
 			}
-			found = true
-			if !visit(buf[:n]) {
+			s, err := ParseStat(buf[:n])
+			if err != nil {
+				broken++
+				continue
+			}
+			read++
+			if !visit(s) {
 				return nil
 			}
 		}
@@ -121,10 +127,22 @@ func EachStat(h *host.Root, visit func(stat []byte) bool) error {
 			return err
 		}
 	}
-	if !found {
+	switch {
+	case read > 0:
+		return nil
+	case broken > 0:
+		return fmt.Errorf("%d stat files in %s are not what proc(5) describes", broken, h.Path("/proc"))
+	default:
 		return fmt.Errorf("no process in %s: mount the host's /proc there", h.Path("/proc"))
 	}
-	return nil
+}
+
+// mended tells what to do about the error of a file that every /proc has.
+func mended(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: mount the host's /proc there, or set --host-root", err)
+	}
+	return err
 }
 
 func readAt(dir *os.File, path string, buf []byte) int {
@@ -158,16 +176,23 @@ func (p Process) Stat() (Stat, error) {
 }
 
 // WaitChannel is the kernel function that the main thread sleeps in, "" when
-// it runs or the reader may not know.
+// it runs or the reader may not know. Where the wchan file tells nothing (x86
+// before Linux 5.16) it is the topmost function of the stack file, which takes
+// CAP_SYS_ADMIN to read.
 func (p Process) WaitChannel() string {
 	b, err := p.host.ReadFile(p.dir + "/wchan")
-	if err != nil {
-		return ""
-	}
-	if s := strings.TrimSpace(string(b)); s != "0" {
+	if s := strings.TrimSpace(string(b)); err == nil && s != "" && s != "0" {
 		return s
 	}
-	return ""
+	if b, err = p.host.ReadFile(p.dir + "/stack"); err != nil {
+		return ""
+	}
+	_, frame, _ := strings.Cut(string(b), "] ") // "[<0>] pipe_write+0x2f/0x5c0"
+	function, _, ok := strings.Cut(frame, "+")
+	if !ok {
+		return ""
+	}
+	return function
 }
 
 // Cgroups reads the cgroup file: a line "id:controllers:path" for each
@@ -195,14 +220,21 @@ func (p Process) UID() (int, error) {
 // Pipes counts the pipes of which the process holds an end, at most among its
 // first 65,536 descriptors. Reading them takes CAP_SYS_PTRACE.
 func (p Process) Pipes() (int, error) {
-	names, err := p.host.ReadNames(p.dir+"/fd", 1<<16)
+	dir, err := p.host.Open(p.dir + "/fd")
 	if err != nil {
 		return 0, err
 	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(1 << 16)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return 0, err
+	}
 	pipes := map[string]bool{}
+	link := make([]byte, 64) // what is longer is no pipe
 	for _, name := range names {
-		if link, err := p.host.Readlink(p.dir + "/fd/" + name); err == nil && strings.HasPrefix(link, "pipe:") {
-			pipes[link] = true
+		n, err := unix.Readlinkat(int(dir.Fd()), name, link)
+		if err == nil && bytes.HasPrefix(link[:n], []byte("pipe:")) {
+			pipes[string(link[:n])] = true
 		}
 	}
 	return len(pipes), nil
@@ -213,7 +245,7 @@ func (p Process) Pipes() (int, error) {
 func Tasks(h *host.Root) (int, error) {
 	b, err := h.ReadFile("/proc/loadavg")
 	if err != nil {
-		return 0, err
+		return 0, mended(err)
 	}
 	return parseTasks(b)
 }
@@ -234,7 +266,7 @@ func parseTasks(b []byte) (int, error) {
 func Uptime(h *host.Root) (time.Duration, error) {
 	b, err := h.ReadFile("/proc/uptime")
 	if err != nil {
-		return 0, err
+		return 0, mended(err)
 	}
 	f := bytes.Fields(b)
 	if len(f) == 0 {

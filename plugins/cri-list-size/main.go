@@ -52,15 +52,15 @@ type listed struct {
 	what    string // "ListContainers"
 	bytes   uint64
 	items   int
-	refused bool   // with ResourceExhausted
-	limit   uint64 // in whose way the reply was; 0 when not refused or not said
+	refused bool   // by the runtime, with ResourceExhausted
+	limit   uint64 // that the runtime refused it for; 0 when not refused or not said
+	counted bool   // whether all items were seen
 }
 
 // survey is what both lists tell.
 type survey struct {
 	sandboxes, containers listed
 	notReady, exited      int
-	counted               bool // notReady and exited are known
 	pods                  map[string]*pod
 	podOf                 map[string]*pod // by id of the sandbox
 }
@@ -77,7 +77,7 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 		return plugin.Unknownf("cannot weigh the CRI lists: %s", cri.Reason(err))
 	}
 	defer client.Close()
-	s := survey{counted: true, pods: map[string]*pod{}, podOf: map[string]*pod{}}
+	s := survey{pods: map[string]*pod{}, podOf: map[string]*pod{}}
 	if err := s.list(ctx, client); err != nil {
 		return plugin.Unknownf("cannot weigh the CRI lists: %s", cri.Reason(err))
 	}
@@ -87,8 +87,8 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 		worst = s.sandboxes
 	}
 	v := plugin.Verdict{Measurements: []plugin.Measurement{
-		{Name: "list_containers", Value: float64(s.containers.bytes), Limit: float64(c.limit), Unit: "bytes", Forecast: !s.containers.refused},
-		{Name: "list_pod_sandbox", Value: float64(s.sandboxes.bytes), Limit: float64(c.limit), Unit: "bytes", Forecast: !s.sandboxes.refused},
+		{Name: "list_containers", Value: float64(s.containers.bytes), Limit: float64(c.limit), Unit: "bytes", Forecast: !worst.refused},
+		{Name: "list_pod_sandbox", Value: float64(s.sandboxes.bytes), Limit: float64(c.limit), Unit: "bytes", Forecast: !worst.refused},
 		{Name: "containers_exited", Value: float64(s.exited), Unit: "containers"},
 		{Name: "sandboxes_not_ready", Value: float64(s.notReady), Unit: "sandboxes"},
 	}}
@@ -108,8 +108,8 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	}
 	v.Message += "; " + s.counts()
 	top := s.heaviest()
-	if worst.refused && !s.counted {
-		l.Recall(&top) // what was refused is best told by the last list that was not
+	if !s.counted() {
+		l.Recall(&top) // what did not get through is best told by the last list that did
 	}
 	l.Remember(top)
 	if v.Status == plugin.Problem && len(top) > 0 {
@@ -122,72 +122,74 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	return v
 }
 
-// list weighs both lists. An error means that the runtime could not be asked.
-func (s *survey) list(ctx context.Context, client *cri.Client) error {
-	sandbox := func(b *cri.Sandbox) {
-		p := s.pod(string(b.Namespace), string(b.Name))
-		p.bytes += b.Bytes
-		s.podOf[string(b.ID)] = p
-		if b.State == runtime.PodSandboxState_SANDBOX_NOTREADY {
-			s.notReady++
+// list weighs both lists. An error means that the runtime could not be asked
+// and has refused nothing.
+func (s *survey) list(ctx context.Context, client *cri.Client) (err error) {
+	s.sandboxes, err = weigh("ListPodSandbox", runtime.PodSandboxState_name, func(state *int32) (cri.List, error) {
+		var filter *runtime.PodSandboxFilter
+		if state != nil {
+			filter = &runtime.PodSandboxFilter{State: &runtime.PodSandboxStateValue{State: runtime.PodSandboxState(*state)}}
 		}
-	}
-	list, err := client.Sandboxes(ctx, nil, sandbox)
-	if s.sandboxes, err = weighed("ListPodSandbox", list, err); err != nil {
-		return err
-	}
-	if s.sandboxes.refused {
-		for state := range runtime.PodSandboxState_name {
-			filter := &runtime.PodSandboxFilter{State: &runtime.PodSandboxStateValue{State: runtime.PodSandboxState(state)}}
-			list, err := client.Sandboxes(ctx, filter, sandbox)
-			s.counted = s.counted && s.sandboxes.add(list, err)
-		}
-	}
-
-	container := func(k *cri.Container) {
-		p := s.podOf[string(k.SandboxID)]
-		if p == nil {
-			p = s.pod(string(k.Namespace), string(k.PodName))
-		}
-		p.bytes += k.Bytes
-		if k.State == runtime.ContainerState_CONTAINER_EXITED {
-			s.exited++
-		}
-	}
-	list, err = client.Containers(ctx, nil, container)
-	if s.containers, err = weighed("ListContainers", list, err); err != nil {
-		return err
-	}
-	if s.containers.refused {
-		for state := range runtime.ContainerState_name {
-			filter := &runtime.ContainerFilter{State: &runtime.ContainerStateValue{State: runtime.ContainerState(state)}}
-			list, err := client.Containers(ctx, filter, container)
-			s.counted = s.counted && s.containers.add(list, err)
-		}
-	}
-	return nil
-}
-
-// weighed turns a refusal for size into a finding; other errors stay.
-func weighed(what string, list cri.List, err error) (listed, error) {
-	l := listed{what: what, bytes: uint64(list.Bytes), items: list.Items}
-	if size, limit, ok := cri.TooLarge(err); ok {
-		l.bytes, l.limit, l.refused, err = size, limit, true, nil
-	}
-	return l, err
-}
-
-// add counts a part of a refused list that a filter still gets through, and
-// says whether it did. A refusal without figures weighs what its parts weigh.
-func (l *listed) add(list cri.List, err error) bool {
+		return client.Sandboxes(ctx, filter, s.addSandbox)
+	})
 	if err != nil {
-		return false
+		return err
 	}
-	l.items += list.Items
-	if l.limit == 0 {
-		l.bytes += uint64(list.Bytes)
+	s.containers, err = weigh("ListContainers", runtime.ContainerState_name, func(state *int32) (cri.List, error) {
+		var filter *runtime.ContainerFilter
+		if state != nil {
+			filter = &runtime.ContainerFilter{State: &runtime.ContainerStateValue{State: runtime.ContainerState(*state)}}
+		}
+		return client.Containers(ctx, filter, s.addContainer)
+	})
+	if s.sandboxes.refused {
+		return nil // which is the finding, whatever became of the other list
 	}
-	return true
+	return err
+}
+
+func (s *survey) addSandbox(b *cri.Sandbox) {
+	p := s.pod(string(b.Namespace), string(b.Name))
+	p.bytes += b.Bytes
+	s.podOf[string(b.ID)] = p
+	if b.State == runtime.PodSandboxState_SANDBOX_NOTREADY {
+		s.notReady++
+	}
+}
+
+func (s *survey) addContainer(k *cri.Container) {
+	p := s.podOf[string(k.SandboxID)]
+	if p == nil {
+		p = s.pod(string(k.Namespace), string(k.PodName))
+	}
+	p.bytes += k.Bytes
+	if k.State == runtime.ContainerState_CONTAINER_EXITED {
+		s.exited++
+	}
+}
+
+// weigh asks for a whole list and, when that is too large to get through, for
+// its parts of one state each.
+func weigh(what string, states map[int32]string, ask func(state *int32) (cri.List, error)) (listed, error) {
+	list, err := ask(nil)
+	size, limit, tooLarge := cri.TooLarge(err)
+	if !tooLarge {
+		return listed{what: what, bytes: uint64(list.Bytes), items: list.Items, counted: err == nil}, err
+	}
+	l := listed{what: what, bytes: size, limit: limit, counted: true}
+	l.refused = limit != cri.MaxReply // else it was sent, and only this check did not take it
+	for state := range states {
+		list, err := ask(&state)
+		if err != nil {
+			l.counted = false
+			continue
+		}
+		l.items += list.Items
+		if size == 0 { // a refusal without figures weighs what its parts weigh
+			l.bytes += uint64(list.Bytes)
+		}
+	}
+	return l, nil
 }
 
 // pod finds or makes the entry of a pod.
@@ -199,13 +201,14 @@ func (s *survey) pod(namespace, name string) *pod {
 	return s.pods[key]
 }
 
+func (s *survey) counted() bool { return s.sandboxes.counted && s.containers.counted }
+
 // counts tells what leaks.
 func (s *survey) counts() string {
-	text := fmt.Sprintf("%d exited containers, %d NotReady sandboxes", s.exited, s.notReady)
-	if !s.counted {
-		text = fmt.Sprintf("%d containers and %d sandboxes could be listed, the rest is too large", s.containers.items, s.sandboxes.items)
+	if !s.counted() {
+		return fmt.Sprintf("%d containers and %d sandboxes could be listed, the rest is too large", s.containers.items, s.sandboxes.items)
 	}
-	return text
+	return fmt.Sprintf("%d exited containers, %d NotReady sandboxes", s.exited, s.notReady)
 }
 
 // heaviest names the owners of pods that hold most bytes of the lists.
@@ -232,7 +235,10 @@ func (s *survey) heaviest() []string {
 	for _, prefix := range prefixes[:min(len(prefixes), 10)] {
 		o := owners[prefix]
 		name := plugin.Safe(o.name, 70)
-		if o.pods > 1 {
+		switch {
+		case o.name == "/":
+			name = "containers without a pod"
+		case o.pods > 1:
 			name = fmt.Sprintf("%s-* (%d pods)", plugin.Safe(prefix, 60), o.pods)
 		}
 		names = append(names, name+" "+plugin.FormatBytes(float64(o.bytes)))

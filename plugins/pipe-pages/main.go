@@ -25,13 +25,13 @@ func main() {
 		Purpose: "When the pipes of a user hold more pages than fs.pipe-user-pages-soft, the kernel gives each new pipe of that user\n" +
 			"two pages instead of 16, and runc before 1.0.0 hangs in \"runc init\" while it writes its seccomp filter.\n" +
 			"Makes one pipe on a thread without CAP_SYS_RESOURCE and CAP_SYS_ADMIN, as runc init has none, and asks for its size.",
-		Reads:      []string{"a pipe of its own", "only when it is small: /proc/*/{stat,status,cgroup,fd}, /proc/sys/fs/pipe-user-pages-soft"},
+		Reads:      []string{"a pipe of its own", "only when it is small: /proc/*/{stat,status,cgroup,fd}, /proc/sys/fs/{pipe-user-pages-soft,pipe-max-size}"},
 		Needs:      "uid 0 of the host's user namespace; to name the holders the host's /proc below --host-root and CAP_SYS_PTRACE",
 		LookAlikes: "many pipes of another user: the kernel counts them for each user",
 		Example:    "--host-root=/host",
 		For:        1,
 		Timeout:    8 * time.Second,
-		Look:       func(_ context.Context, l *plugin.Look) plugin.Verdict { return look(l, pipeSize) },
+		Look:       look,
 	})
 }
 
@@ -39,7 +39,7 @@ func main() {
 // (PIPE_DEF_BUFFERS in include/linux/pipe_fs_i.h).
 const defaultPages = 16
 
-func look(l *plugin.Look, pipeSize func() (int, error)) plugin.Verdict {
+func look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	if uid, err := hostUID(); err != nil || uid != 0 {
 		return plugin.Unknownf("runs as uid %d of the host, and pipes are counted for each user: run as root without a user namespace", uid)
 	}
@@ -47,6 +47,11 @@ func look(l *plugin.Look, pipeSize func() (int, error)) plugin.Verdict {
 	if err != nil {
 		return plugin.Unknownf("cannot make a pipe without capabilities: %v", err)
 	}
+	return judge(ctx, l, size)
+}
+
+// judge says what the size in bytes of a new pipe means.
+func judge(ctx context.Context, l *plugin.Look, size int) plugin.Verdict {
 	want := defaultPages * os.Getpagesize()
 	v := plugin.Verdict{Measurements: []plugin.Measurement{{Name: "pipe_size", Value: float64(size), Unit: "bytes"}}}
 	if size >= want {
@@ -54,12 +59,17 @@ func look(l *plugin.Look, pipeSize func() (int, error)) plugin.Verdict {
 		return v
 	}
 	v.Status = plugin.Problem
-	v.Message = fmt.Sprintf("new pipes of uid 0 get %d of %d bytes: fs.pipe-user-pages-soft", size, want)
+	v.Message = fmt.Sprintf("new pipes of uid 0 get %d of %d bytes: ", size, want)
+	if most, _, err := l.Host.ReadUint("/proc/sys/fs/pipe-max-size"); err == nil && most < uint64(want) {
+		v.Message += fmt.Sprintf("fs.pipe-max-size is %d; runc before 1.0.0 hangs: raise the sysctl", most)
+		return v
+	}
+	v.Message += "fs.pipe-user-pages-soft"
 	if soft, _, err := l.Host.ReadUint("/proc/sys/fs/pipe-user-pages-soft"); err == nil {
 		v.Message += fmt.Sprintf(" (%d)", soft)
 	}
 	v.Message += " is exceeded"
-	holders, err := pipeHolders(l)
+	holders, err := pipeHolders(ctx, l)
 	if err != nil {
 		l.Log.Warnf("cannot name the holders of pipes: %v", err)
 	}
@@ -123,13 +133,12 @@ type holder struct {
 }
 
 // pipeHolders finds the ten processes of uid 0 that hold most pipes.
-func pipeHolders(l *plugin.Look) ([]holder, error) {
+func pipeHolders(ctx context.Context, l *plugin.Look) ([]holder, error) {
 	var all []procfs.Stat
 	pipes := map[int]int{}
-	err := procfs.EachStat(l.Host, func(b []byte) bool {
-		s, err := procfs.ParseStat(b)
-		if err != nil || s.State == 'Z' {
-			return true
+	err := procfs.EachStat(l.Host, func(s procfs.Stat) bool {
+		if ctx.Err() != nil {
+			return false // the finding stands; its holders are told as far as they are known
 		}
 		p := procfs.Of(l.Host, s.PID)
 		if uid, err := p.UID(); err != nil || uid != 0 {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -80,7 +81,10 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 		v.Details = append(v.Details, s.String())
 	}
 	v.Details = v.Details[:min(len(v.Details), 10)]
-	v.Message = fmt.Sprintf("%d containers do not start; %s", len(found), oldest)
+	v.Message = fmt.Sprintf("a container does not start; %s", oldest)
+	if len(found) > 1 {
+		v.Message = fmt.Sprintf("%d containers do not start; oldest: %s", len(found), oldest)
+	}
 	if inPipeWrite(oldest.waits) {
 		v.Message += ": fs.pipe-user-pages-soft is exceeded for uid 0; runc >= 1.0.0 is not affected"
 	}
@@ -92,7 +96,7 @@ func (s stuck) String() string {
 	if s.id != "" {
 		text = strings.TrimSpace(text + " container " + s.id[:min(len(s.id), 12)])
 	}
-	text += " created " + s.age.Round(time.Second).String() + " ago"
+	text = strings.TrimSpace(text + " created " + s.age.Round(time.Second).String() + " ago")
 	if s.process != "" {
 		text += ", " + s.process
 	}
@@ -125,9 +129,8 @@ func (c *check) processes(l *plugin.Look) ([]stuck, error) {
 		return nil, err
 	}
 	var found []stuck
-	err = procfs.EachStat(l.Host, func(b []byte) bool {
-		s, err := procfs.ParseStat(b)
-		if err != nil || s.Comm != initComm || s.Age(uptime) < c.age || s.State == 'Z' {
+	err = procfs.EachStat(l.Host, func(s procfs.Stat) bool {
+		if s.Comm != initComm || s.Age(uptime) < c.age || s.State == 'Z' {
 			return true
 		}
 		p := procfs.Of(l.Host, s.PID)
@@ -153,7 +156,7 @@ func (c *check) created(ctx context.Context, l *plugin.Look) ([]stuck, error) {
 	filter := &runtime.ContainerFilter{State: &runtime.ContainerStateValue{State: runtime.ContainerState_CONTAINER_CREATED}}
 	_, err = client.Containers(ctx, filter, func(k *cri.Container) {
 		age := l.Now.Sub(k.CreatedAt)
-		if k.State != runtime.ContainerState_CONTAINER_CREATED || age < c.age {
+		if k.State != runtime.ContainerState_CONTAINER_CREATED || k.CreatedAt.IsZero() || age < c.age {
 			return
 		}
 		found = append(found, stuck{owner: k.Pod(), id: plugin.Safe(string(k.ID), 64), age: age})
@@ -169,7 +172,7 @@ next:
 	for _, k := range containers {
 		for i := range processes {
 			if processes[i].id == k.id {
-				processes[i].owner = k.owner
+				processes[i].owner = cmp.Or(k.owner, processes[i].owner)
 				continue next
 			}
 		}

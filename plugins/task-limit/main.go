@@ -74,18 +74,17 @@ func (c *check) look(_ context.Context, l *plugin.Look) plugin.Verdict {
 	if err == nil {
 		limited, err = limitedCgroups(l, hierarchy)
 	}
-	if err != nil && node.percent() < uint64(c.percent) {
-		return plugin.Unknownf("%d of %d tasks, but the limits of services are not known: %v", node.tasks, node.limit, err)
-	}
-
 	worst := node
 	for _, u := range limited {
 		if u.percent() > worst.percent() {
 			worst = u
 		}
 	}
+	if err != nil && worst.percent() < uint64(c.percent) {
+		return plugin.Unknownf("%d of %d tasks, but the limits of services are not known: %v", node.tasks, node.limit, err)
+	}
 	v := plugin.Verdict{Measurements: []plugin.Measurement{
-		{Name: "tasks", Value: float64(node.tasks), Limit: float64(node.limit), Unit: "tasks", Forecast: true},
+		{Name: "tasks", Value: float64(node.tasks), Limit: float64(node.limit), Unit: "tasks", Forecast: worst == node},
 	}}
 	if worst != node {
 		v.Measurements = append(v.Measurements, plugin.Measurement{
@@ -101,7 +100,7 @@ func (c *check) look(_ context.Context, l *plugin.Look) plugin.Verdict {
 			v.Details = append(v.Details, fmt.Sprintf("%s has %d tasks of %s %d", u.what, u.tasks, u.setting, u.limit))
 		}
 	}
-	if err == nil {
+	if hierarchy != "" {
 		consumers := consumers(l, hierarchy, worst.cgroup)
 		v.Details = append(v.Details, consumers...)
 		if len(consumers) > 0 {

@@ -1,0 +1,322 @@
+package cri
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"npd-plugins/internal/host/hosttest"
+	"npd-plugins/test/lab"
+)
+
+// listen makes the socket of a runtime below root.
+func listen(t *testing.T, root, path string) net.Listener {
+	t.Helper()
+	socket := filepath.Join(root, path)
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// serve answers at path below root for the given version of the API: v1,
+// v1alpha2, or "" for a server that is no container runtime.
+func serve(t *testing.T, root, path, version string, runtimeServer runtime.RuntimeServiceServer, options ...grpc.ServerOption) {
+	t.Helper()
+	server := grpc.NewServer(options...)
+	if version != "" {
+		desc := runtime.RuntimeService_ServiceDesc
+		desc.ServiceName = "runtime." + version + ".RuntimeService"
+		server.RegisterService(&desc, runtimeServer)
+	}
+	go server.Serve(listen(t, root, path))
+	t.Cleanup(server.Stop)
+}
+
+func connect(t *testing.T, root, endpoint string) (*Client, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	t.Cleanup(cancel)
+	c, err := Connect(ctx, hosttest.Open(t, root), endpoint)
+	if err == nil {
+		t.Cleanup(c.Close)
+	}
+	return c, err
+}
+
+const (
+	containerdSocket = "/run/containerd/containerd.sock"
+	dockerSocket     = "/run/cri-dockerd.sock"
+)
+
+func TestConnect(t *testing.T) {
+	tests := []struct {
+		name     string
+		servers  map[string]string // path to version
+		endpoint string
+		want     string
+		version  string
+	}{
+		{"containerd", map[string]string{containerdSocket: "v1"}, "", containerdSocket, "v1"},
+		{"CRI-O", map[string]string{"/run/crio/crio.sock": "v1"}, "", "/run/crio/crio.sock", "v1"},
+		{"k3s", map[string]string{"/run/k3s/containerd/containerd.sock": "v1"}, "", "/run/k3s/containerd/containerd.sock", "v1"},
+		{"k0s", map[string]string{"/run/k0s/containerd.sock": "v1"}, "", "/run/k0s/containerd.sock", "v1"},
+		{"before v1", map[string]string{containerdSocket: "v1alpha2"}, "", containerdSocket, "v1alpha2"},
+		{"the containerd of Docker", map[string]string{containerdSocket: "", dockerSocket: "v1"}, "", dockerSocket, "v1"},
+		{"CRI-O before cri-dockerd", map[string]string{"/run/crio/crio.sock": "v1", dockerSocket: "v1"}, "", "/run/crio/crio.sock", "v1"},
+		{"told, path", map[string]string{containerdSocket: "v1", "/run/other.sock": "v1"}, "/run/other.sock", "/run/other.sock", "v1"},
+		{"told by the old name of /run", map[string]string{containerdSocket: "v1"}, "/var/run/containerd/containerd.sock", containerdSocket, "v1"},
+		{"told, and mounted there", map[string]string{"/var/run/other.sock": "v1"}, "/var/run/other.sock", "/var/run/other.sock", "v1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root := lab.ShortDir(t)
+			if !strings.HasPrefix(tt.want, "/var/run") {
+				hosttest.Tree{"run/": "", "var/run": "-> /run"}.Write(t, root)
+			}
+			for path, version := range tt.servers {
+				serve(t, root, path, version, &lab.FakeCRI{})
+			}
+			c, err := connect(t, root, tt.endpoint)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Endpoint != tt.want || c.version != tt.version {
+				t.Errorf("%s at %s, want %s at %s", c.version, c.Endpoint, tt.version, tt.want)
+			}
+		})
+	}
+}
+
+func TestConnectFails(t *testing.T) {
+	tests := []struct {
+		name     string
+		prepare  func(t *testing.T, root string)
+		endpoint string
+		want     string // in the reason
+	}{
+		{"no socket", func(*testing.T, string) {}, "", "no container runtime socket under"},
+		{"no socket where told", func(*testing.T, string) {}, "/run/x.sock", "mount the socket's directory, or set --cri-endpoint"},
+		{"a link out of the root", func(t *testing.T, root string) {
+			hosttest.Tree{"run/x.sock": "-> /dev/null"}.Write(t, root)
+		}, "/run/x.sock", "escapes"},
+		{"nobody listens", func(t *testing.T, root string) {
+			l := listen(t, root, containerdSocket).(*net.UnixListener)
+			l.SetUnlinkOnClose(false)
+			l.Close()
+		}, "", containerdSocket + ": connect: connection refused"},
+		{"a file", func(t *testing.T, root string) {
+			hosttest.Tree{containerdSocket: "not a socket"}.Write(t, root)
+		}, "", "the container runtime is not reachable: "},
+		{"no CRI", func(t *testing.T, root string) {
+			serve(t, root, containerdSocket, "", nil)
+		}, "", "the container runtime has no CRI: "},
+		{"garbage", func(t *testing.T, root string) {
+			l := listen(t, root, containerdSocket)
+			go func() {
+				for {
+					conn, err := l.Accept()
+					if err != nil {
+						return
+					}
+					conn.Write(bytes.Repeat([]byte("garbage\xff\x00"), 1000))
+					conn.Close()
+				}
+			}()
+		}, "", "the container runtime is not reachable: "},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			root := lab.ShortDir(t)
+			tt.prepare(t, root)
+			_, err := connect(t, root, tt.endpoint)
+			if err == nil || !strings.Contains(Reason(err), tt.want) {
+				t.Errorf("%v; want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// The socket that a removed runtime left behind does not hide the one that is there.
+func TestConnectPassesStaleSocket(t *testing.T) {
+	root := lab.ShortDir(t)
+	stale := listen(t, root, containerdSocket).(*net.UnixListener)
+	stale.SetUnlinkOnClose(false)
+	stale.Close()
+	serve(t, root, "/run/crio/crio.sock", "v1", &lab.FakeCRI{})
+	c, err := connect(t, root, "")
+	if err != nil || c.Endpoint != "/run/crio/crio.sock" {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// A runtime that accepts and never answers.
+func TestConnectHangs(t *testing.T) {
+	root := lab.ShortDir(t)
+	listen(t, root, containerdSocket)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_, err := Connect(ctx, hosttest.Open(t, root), "")
+	if got, want := Reason(err), "the container runtime accepts connections but does not answer in time"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestLists(t *testing.T) {
+	at := time.Unix(0, 1793534400123456789)
+	fake := &lab.FakeCRI{}
+	fake.Set([]*runtime.PodSandbox{sandbox(1, at), sandbox(2, at)}, []*runtime.Container{container(1, at), container(2, at), container(3, at)})
+	for _, version := range []string{"v1", "v1alpha2"} {
+		root := lab.ShortDir(t)
+		serve(t, root, containerdSocket, version, fake)
+		c, err := connect(t, root, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var seen []string
+		list, err := c.Containers(context.Background(), nil, func(k *Container) { seen = append(seen, string(k.ID)) })
+		if err != nil || list.Items != 3 || len(seen) != 3 {
+			t.Errorf("%s: containers %+v, %q, %v", version, list, seen, err)
+		}
+		filter := &runtime.ContainerFilter{Id: container(2, at).Id}
+		if list, err := c.Containers(context.Background(), filter, func(*Container) {}); err != nil || list.Items != 1 {
+			t.Errorf("%s: one container: %+v, %v", version, list, err)
+		}
+		seen = nil
+		list, err = c.Sandboxes(context.Background(), nil, func(s *Sandbox) { seen = append(seen, string(s.Name)) })
+		if err != nil || list.Items != 2 || len(seen) != 2 {
+			t.Errorf("%s: sandboxes %+v, %q, %v", version, list, seen, err)
+		}
+		ready := &runtime.PodSandboxFilter{State: &runtime.PodSandboxStateValue{State: runtime.PodSandboxState_SANDBOX_READY}}
+		if list, err := c.Sandboxes(context.Background(), ready, func(*Sandbox) {}); err != nil || list.Items != 1 {
+			t.Errorf("%s: ready sandboxes: %+v, %v", version, list, err)
+		}
+	}
+}
+
+// The error of a server that refuses to send, as it comes over the wire.
+func TestRefused(t *testing.T) {
+	fake := &lab.FakeCRI{}
+	var many []*runtime.Container
+	for i := range 100 {
+		many = append(many, container(i, time.Now()))
+	}
+	fake.Set(nil, many)
+	root := lab.ShortDir(t)
+	serve(t, root, containerdSocket, "v1", fake, grpc.MaxSendMsgSize(4096))
+	c, err := connect(t, root, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Containers(context.Background(), nil, func(*Container) { t.Error("visited an item of a refused list") })
+	size, limit, ok := TooLarge(err)
+	if !ok || limit != 4096 || size <= 4096 {
+		t.Errorf("%d of %d, %v: %v", size, limit, ok, err)
+	}
+}
+
+func TestTooLarge(t *testing.T) {
+	exhausted := func(text string) error {
+		return fmt.Errorf("CRI ListContainers at /run/containerd/containerd.sock: %w", status.Error(codes.ResourceExhausted, text))
+	}
+	tests := []struct {
+		err         error
+		size, limit uint64
+		ok          bool
+	}{
+		{exhausted("grpc: trying to send message larger than max (17248000 vs. 16777216)"), 17248000, 16777216, true},
+		{exhausted("grpc: received message larger than max (12320000 vs. 4194304)"), 12320000, 4194304, true},
+		{exhausted("grpc: received message after decompression larger than max (5 vs. 4)"), 5, 4, true},
+		{exhausted("grpc: received message after decompression larger than max 4194304"), 0, 0, true},
+		{exhausted("grpc: trying to send message larger than max (99999999999999999999 vs. 1)"), 0, 0, true},
+		{exhausted("too many requests"), 0, 0, false},
+		{status.Error(codes.Internal, "grpc: trying to send message larger than max (2 vs. 1)"), 0, 0, false},
+		{errors.New("message larger than max (2 vs. 1)"), 0, 0, false},
+		{nil, 0, 0, false},
+	}
+	for _, tt := range tests {
+		if size, limit, ok := TooLarge(tt.err); size != tt.size || limit != tt.limit || ok != tt.ok {
+			t.Errorf("%v: %d, %d, %v", tt.err, size, limit, ok)
+		}
+	}
+}
+
+func TestReason(t *testing.T) {
+	for want, err := range map[string]error{
+		"no socket": errors.New("no socket"),
+		"the container runtime accepts connections but does not answer in time": status.Error(codes.DeadlineExceeded, "context deadline exceeded"),
+		"the container runtime is not reachable: refused":                       status.Error(codes.Unavailable, "refused"),
+		"the container runtime is not reachable: dial unix /run/x.sock: connect: connection refused": status.Error(codes.Unavailable,
+			`connection error: desc = "transport: Error while dialing: dial unix /run/x.sock: connect: connection refused"`),
+		"the container runtime has no CRI: unknown service": status.Error(codes.Unimplemented, "unknown service"),
+		"bolt: timeout": status.Error(codes.Unknown, "bolt: timeout"),
+	} {
+		if got := Reason(err); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// streamer is a runtime with the streaming lists.
+type streamer struct{ lab.FakeCRI }
+
+func (*streamer) StreamPodSandboxes(_ *runtime.StreamPodSandboxesRequest, stream grpc.ServerStreamingServer[runtime.StreamPodSandboxesResponse]) error {
+	return stream.Send(&runtime.StreamPodSandboxesResponse{PodSandboxes: []*runtime.PodSandbox{sandbox(1, time.Now())}})
+}
+
+func TestStreams(t *testing.T) {
+	for _, tt := range []struct {
+		server runtime.RuntimeServiceServer
+		want   bool
+	}{{&lab.FakeCRI{}, false}, {&streamer{}, true}} {
+		root := lab.ShortDir(t)
+		serve(t, root, containerdSocket, "v1", tt.server)
+		c, err := connect(t, root, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Streams(context.Background()); got != tt.want {
+			t.Errorf("%T: %v", tt.server, got)
+		}
+		c.Close()
+		if c.Streams(context.Background()) {
+			t.Error("streams over a closed connection")
+		}
+	}
+}
+
+func TestEndpointFlag(t *testing.T) {
+	var endpoint string
+	fs := flag.NewFlagSet("toy", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	EndpointVar(fs, &endpoint)
+	for text, want := range map[string]string{"unix:///run/x.sock": "/run/x.sock", "/run/x.sock": "/run/x.sock"} {
+		if err := fs.Parse([]string{"--cri-endpoint=" + text}); err != nil || endpoint != want {
+			t.Errorf("%s: %q, %v", text, endpoint, err)
+		}
+	}
+	for _, text := range []string{"", "x", "run/x.sock", "unix://run/x.sock", "http://localhost", "tcp://127.0.0.1:1"} {
+		if err := fs.Parse([]string{"--cri-endpoint=" + text}); err == nil || !strings.Contains(err.Error(), "for flag -cri-endpoint: want unix:///path") {
+			t.Errorf("%q: %q, %v", text, endpoint, err)
+		}
+	}
+}

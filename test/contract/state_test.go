@@ -1,0 +1,200 @@
+package contract
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"npd-plugins/internal/npd"
+)
+
+// TestStateDir has directories that cannot hold the state. The verdict is that of a first run, with a word on stderr.
+func TestStateDir(t *testing.T) {
+	root := healthyRoot(t, "v2")
+	serveHealthy(t, root)
+	file := filepath.Join(t.TempDir(), "file")
+	write(t, file, "")
+	dirs := map[string]string{
+		"cannot be made":  "/proc/npd-plugins",
+		"not writable":    "/proc/self",
+		"is a file":       file,
+		"is below a file": file + "/state",
+		"is empty":        "",
+	}
+	if os.Geteuid() != 0 { // whom no mode keeps out
+		locked := t.TempDir()
+		if err := os.Chmod(locked, 0o500); err != nil {
+			t.Fatal(err)
+		}
+		dirs["mode 0500"] = locked
+	}
+	eachCheck(t, nil, func(t *testing.T, c check) {
+		want := c.run(t, c.on(root)...)
+		for name, dir := range dirs {
+			r := c.run(t, c.on(root, "--state-dir="+dir)...)
+			if r.Status != want.Status || r.Stderr == "" {
+				t.Errorf("%s: %v, want %v and a word on stderr: %s\n%s", name, r.Status, want.Status, r.Message, r.Stderr)
+			}
+		}
+	})
+}
+
+func TestStateDirIsMadePrivate(t *testing.T) {
+	eachCheck(t, nil, func(t *testing.T, c check) {
+		dir := filepath.Join(t.TempDir(), "new/dir")
+		c.run(t, "--state-dir="+dir)
+		info, err := os.Stat(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o700 {
+			t.Errorf("mode %v, want 0700", info.Mode())
+		}
+	})
+}
+
+// TestStateFile has state files that are broken, foreign or no files. The verdict is that of a first run.
+func TestStateFile(t *testing.T) {
+	t.Parallel()
+	root := healthyRoot(t, "v2")
+	serveHealthy(t, root)
+	told := func(text string) func(*testing.T, string) {
+		return func(t *testing.T, path string) { write(t, path, text) }
+	}
+	ofThisBoot := func(fields string) func(*testing.T, string) {
+		return told(fmt.Sprintf(`{"bootID":%q,%s}`, bootID, fields))
+	}
+	files := map[string]struct {
+		make   func(t *testing.T, path string)
+		silent bool // no word on stderr is needed
+	}{
+		"not JSON":          {make: told("garbage \x00\xff %s\n")},
+		"empty":             {make: told("")},
+		"cut":               {make: told(`{"bootID":"` + bootID + `","bad":1,"last":{"stat`)},
+		"a list":            {make: told(`[1,2,3]`)},
+		"null":              {make: told(`null`), silent: true},
+		"nested":            {make: told(strings.Repeat(`[`, 1<<20))},
+		"wrong type":        {make: ofThisBoot(`"bad":"many"`)},
+		"negative count":    {make: ofThisBoot(`"bad":-1`)},
+		"count too large":   {make: ofThisBoot(`"bad":99999999999999999999`)},
+		"status 7":          {make: ofThisBoot(`"last":{"status":7,"message":"x"}`)},
+		"memory of another": {make: ofThisBoot(`"check":{"a":["%s","\u001b[2J\n"]}`), silent: true},
+		"history of others": {make: ofThisBoot(`"history":{"tasks":[[1e300,1e300],[-1e300,0],[0,0]],"zombies":[[1,2],[1,2]],"x":null}`), silent: true},
+		"another boot":      {make: told(`{"bootID":"another","bad":9,"last":{"status":1,"message":"old"}}`), silent: true},
+		"huge": {make: func(t *testing.T, path string) {
+			write(t, path, "{")
+			if err := os.Truncate(path, 1<<30); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		"symlink": {make: func(t *testing.T, path string) {
+			target := filepath.Join(t.TempDir(), "target")
+			write(t, target, "precious")
+			if err := os.Symlink(target, path); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if b, err := os.ReadFile(target); err != nil || string(b) != "precious" {
+					t.Errorf("the target of the symlink was changed: %q %v", b, err)
+				}
+			})
+		}},
+		"FIFO": {make: func(t *testing.T, path string) {
+			if err := syscall.Mkfifo(path, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		"directory": {make: func(t *testing.T, path string) { write(t, filepath.Join(path, "file"), "") }},
+		"another user's": {make: func(t *testing.T, path string) {
+			if os.Geteuid() != 0 {
+				t.Skip("needs root to give a file away")
+			}
+			write(t, path, `{"bootID":"`+bootID+`","last":{"status":1,"message":"forged"}}`)
+			if err := os.Chown(path, 65534, 65534); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	}
+	for name, file := range files {
+		t.Run(name, func(t *testing.T) {
+			eachCheck(t, nil, func(t *testing.T, c check) {
+				want := c.run(t, c.on(root)...)
+				dir := t.TempDir()
+				file.make(t, filepath.Join(dir, c.name+".json"))
+				r := c.run(t, c.on(root, "--state-dir="+dir)...)
+				if r.Status != want.Status {
+					t.Errorf("%v, want %v as without a state: %s", r.Status, want.Status, r.Message)
+				}
+				if r.Stderr == "" && !file.silent {
+					t.Error("no word on stderr")
+				}
+				if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) > 0 {
+					t.Errorf("left behind: %v %v", left, err)
+				}
+			})
+		})
+	}
+}
+
+// TestPreviousBoot keeps nothing of what was told before the node was booted.
+func TestPreviousBoot(t *testing.T) {
+	eachCheck(t, nil, func(t *testing.T, c check) {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, c.name+".json"), `{"bootID":"another","bad":9,"last":{"status":1,"message":"of the boot before"}}`)
+		if r := c.run(t, "--host-root=/no/such/host", "--state-dir="+dir); r.Status != npd.Unknown {
+			t.Errorf("%v, want Unknown: %s", r.Status, r.Message)
+		}
+	})
+}
+
+// TestFailedLook keeps the verdict of the last look that saw something for four looks of the same boot. A look at
+// what is no host in between is Unknown, and the memory outlives it.
+func TestFailedLook(t *testing.T) {
+	notHosts := map[string]string{
+		"nothing":                       "",
+		"a host root that is not there": "/no/such/host",
+		"an empty host root":            t.TempDir(),
+	}
+	sick, blind := sickHost(t, "web"), t.TempDir()
+	write(t, filepath.Join(blind, "proc/sys/kernel/random/boot_id"), bootID+"\n")
+	eachCheck(t, func(c check) bool { return modelled[c.name] }, func(t *testing.T, c check) {
+		for name, notHost := range notHosts {
+			args := append(slices.Clone(extraArgs[c.name]), "--state-dir="+filepath.Join(t.TempDir(), "kept"))
+			for range 2 {
+				c.run(t, c.on(sick, args...)...)
+			}
+			if notHost != "" {
+				c.wantUnknown(t, c.on(notHost, args...))
+			}
+			for look := range 4 {
+				if r := c.run(t, c.on(blind, args...)...); r.Status != npd.NonOK {
+					t.Errorf("look %d that failed, after %s: %v, want the Problem before it: %s", look+1, name, r.Status, r.Message)
+				}
+			}
+			c.wantUnknown(t, c.on(blind, args...))
+		}
+	})
+}
+
+// TestDebounceWithoutState has a state file that can never be written, while the directory can. --for is then of no
+// use, and a Problem is told at once, as with a directory that cannot be written.
+func TestDebounceWithoutState(t *testing.T) {
+	root := sickHost(t, "web")
+	canFail := func(c check) bool { return modelled[c.name] && c.name != "zombies" } // which compares two looks
+	eachCheck(t, canFail, func(t *testing.T, c check) {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, c.name+".json", "file"), "")
+		args := c.on(root, append(slices.Clone(extraArgs[c.name]), "--for=3", "--state-dir="+dir)...)
+		var r npd.PluginResult
+		for range 4 {
+			r = c.run(t, args...)
+		}
+		if r.Status != npd.NonOK {
+			t.Errorf("%v after 4 bad looks with --for=3, want a Problem: %s", r.Status, r.Message)
+		}
+	})
+}

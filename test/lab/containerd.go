@@ -1,0 +1,285 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// callTimeout bounds one CRI call of the lab; a sandbox takes a quarter of a second on an idle machine.
+const callTimeout = time.Minute
+
+// ContainerdConfig is what tests need to differ from containerd's defaults.
+type ContainerdConfig struct {
+	// MaxSendMessageSize is the server's limit for one reply in bytes, 0 for containerd's own (16 MiB).
+	MaxSendMessageSize int
+	// Runtimes maps runtime handlers to the runc executables they use. The handler "" is the runc on PATH.
+	Runtimes map[string]string
+}
+
+// Containerd is a running containerd with its data, state and socket in a directory of its own, and one image.
+type Containerd struct {
+	// Endpoint is the CRI endpoint (unix:///…).
+	Endpoint string
+	// Runtime calls it.
+	Runtime runtimeapi.RuntimeServiceClient
+
+	dir          string
+	cgroupParent string
+
+	mu        sync.Mutex
+	sandboxes []string
+}
+
+// StartContainerd starts a containerd and imports the image PauseImage made from the pause program in binaries (see
+// Binaries). Everything ends with the test. The test skips without root, containerd or runc.
+func StartContainerd(t testing.TB, binaries string, config ContainerdConfig) *Containerd {
+	t.Helper()
+	NeedRoot(t)
+	containerd := NeedCommand(t, "containerd", "containerd")
+	ctr := NeedCommand(t, "ctr", "containerd")
+	NeedCommand(t, "runc", "runc")
+
+	c := &Containerd{dir: ShortDir(t), cgroupParent: CgroupParent(t)}
+	c.Endpoint = "unix://" + c.socket()
+	configFile := filepath.Join(c.dir, "config.toml")
+	if err := os.WriteFile(configFile, []byte(c.toml(config)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.start(t, containerd, configFile)
+	c.connect(t)
+	t.Cleanup(func() { c.RemovePods(t, slices.Clone(c.sandboxes)) })
+
+	archive := filepath.Join(c.dir, "pause.tar")
+	if err := writeImage(archive, filepath.Join(binaries, "pause")); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(ctr, "-a", c.socket(), "-n", "k8s.io", "images", "import", archive).CombinedOutput(); err != nil {
+		t.Fatalf("import image: %v\n%s", err, out)
+	}
+	return c
+}
+
+func (c *Containerd) socket() string { return filepath.Join(c.dir, "containerd.sock") }
+
+// toml returns the configuration. The native snapshotter works on every filesystem, overlayfs not on an overlay.
+// Without restrict_oom_score_adj no sandbox starts where root lacks CAP_SYS_RESOURCE.
+func (c *Containerd) toml(config ContainerdConfig) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `version = 2
+root = "%[1]s/root"
+state = "%[1]s/state"
+[grpc]
+  address = "%[2]s"
+  max_send_message_size = %[3]d
+[plugins."io.containerd.internal.v1.opt"]
+  path = "%[1]s/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "%[4]s"
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    conf_dir = "%[1]s/cni"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "native"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+`, c.dir, c.socket(), config.MaxSendMessageSize, PauseImage)
+	for handler, runc := range config.Runtimes {
+		fmt.Fprintf(&b, `  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%[1]s]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%[1]s.options]
+      BinaryName = "%[2]s"
+`, handler, runc)
+	}
+	return b.String()
+}
+
+// start starts the daemon and sees to its end: itself, the shims that outlive it, and what they mounted.
+func (c *Containerd) start(t testing.TB, containerd, configFile string) {
+	t.Helper()
+	log, err := os.Create(filepath.Join(c.dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	daemon := exec.Command(containerd, "--config", configFile)
+	daemon.Stdout, daemon.Stderr = log, log
+	if err := daemon.Start(); err != nil {
+		t.Fatalf("start containerd: %v", err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			content, _ := os.ReadFile(log.Name())
+			t.Logf("containerd's last words:\n%s", content[max(0, len(content)-4096):])
+		}
+		daemon.Process.Signal(unix.SIGTERM)
+		force := time.AfterFunc(10*time.Second, func() { daemon.Process.Kill() })
+		daemon.Wait()
+		force.Stop()
+		c.killShims()
+		c.unmountAll(t)
+	})
+}
+
+func (c *Containerd) connect(t testing.TB) {
+	t.Helper()
+	connection, err := grpc.NewClient(c.Endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(1<<30)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { connection.Close() })
+	c.Runtime = runtimeapi.NewRuntimeServiceClient(connection)
+	// The socket is there before the CRI service is.
+	Eventually(t, 20*time.Second, "containerd answers", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := c.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
+		return err == nil
+	})
+}
+
+// RunPod starts a pod's sandbox with a runtime handler ("" for the default) and returns its id.
+func (c *Containerd) RunPod(ctx context.Context, pod *runtimeapi.PodSandboxConfig, handler string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	m := pod.Metadata
+	pod.LogDirectory = filepath.Join(c.dir, "log-pods", fmt.Sprintf("%s_%s_%s", m.Namespace, m.Name, m.Uid))
+	pod.Linux.CgroupParent = filepath.Join(c.cgroupParent, "kubepods/burstable/pod"+m.Uid)
+	reply, err := c.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: pod, RuntimeHandler: handler})
+	if err != nil {
+		return "", fmt.Errorf("run pod %s: %w", m.Name, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sandboxes = append(c.sandboxes, reply.PodSandboxId)
+	return reply.PodSandboxId, nil
+}
+
+// CreateContainer creates a container in a sandbox, without starting it, and returns its id. pod is the configuration
+// that the sandbox was started with.
+func (c *Containerd) CreateContainer(ctx context.Context, sandbox string, pod *runtimeapi.PodSandboxConfig, container *runtimeapi.ContainerConfig) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	reply, err := c.Runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: sandbox, Config: container, SandboxConfig: pod})
+	if err != nil {
+		return "", fmt.Errorf("create container %s of pod %s: %w", container.Metadata.Name, pod.Metadata.Name, err)
+	}
+	return reply.ContainerId, nil
+}
+
+// StartContainer starts a created container. The call ends with ctx.
+func (c *Containerd) StartContainer(ctx context.Context, id string) error {
+	_, err := c.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id})
+	return err
+}
+
+// RunPods starts the sandboxes of many pods, a few at a time, and returns their ids in order.
+func (c *Containerd) RunPods(t testing.TB, pods []*runtimeapi.PodSandboxConfig) []string {
+	t.Helper()
+	ids := make([]string, len(pods))
+	c.each(t, len(pods), func(ctx context.Context, i int) (err error) {
+		ids[i], err = c.RunPod(ctx, pods[i], "")
+		return err
+	})
+	return ids
+}
+
+// StopPods stops sandboxes: they stay in the list as not ready.
+func (c *Containerd) StopPods(t testing.TB, ids []string) {
+	t.Helper()
+	c.each(t, len(ids), func(ctx context.Context, i int) error {
+		_, err := c.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: ids[i]})
+		return err
+	})
+}
+
+// RemovePods stops and removes sandboxes with their containers.
+func (c *Containerd) RemovePods(t testing.TB, ids []string) {
+	t.Helper()
+	c.StopPods(t, ids)
+	c.each(t, len(ids), func(ctx context.Context, i int) (err error) {
+		// A container whose start has just failed cannot be removed for a moment.
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+			if _, err = c.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: ids[i]}); err == nil {
+				break
+			}
+		}
+		return err
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sandboxes = slices.DeleteFunc(c.sandboxes, func(id string) bool { return slices.Contains(ids, id) })
+}
+
+// each calls f for 0 to n-1, four at a time (more does not make containerd faster), and reports the first error.
+func (c *Containerd) each(t testing.TB, n int, f func(ctx context.Context, i int) error) {
+	t.Helper()
+	// Not the test's own context, which has ended when pods are cleaned up.
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	errs := make(chan error, n)
+	next := make(chan int)
+	var workers sync.WaitGroup
+	for range 4 {
+		workers.Go(func() {
+			for i := range next {
+				if err := f(ctx, i); err != nil {
+					errs <- err
+				}
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+	if len(errs) > 0 {
+		t.Fatalf("%d of %d calls to containerd failed, first: %v", len(errs), n, <-errs)
+	}
+}
+
+// killShims ends the shims whose command line names this containerd's socket.
+func (c *Containerd) killShims() {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, f := range files {
+		cmdline, err := os.ReadFile(f)
+		if err != nil || !bytes.Contains(cmdline, []byte("\x00"+c.socket()+"\x00")) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+}
+
+func (c *Containerd) unmountAll(t testing.TB) {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], c.dir+"/") {
+			if err := unix.Unmount(fields[1], unix.MNT_DETACH); err != nil {
+				t.Errorf("unmount %s: %v", fields[1], err)
+			}
+		}
+	}
+}
