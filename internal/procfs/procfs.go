@@ -31,6 +31,7 @@ type Stat struct {
 	PPID    int
 	Threads int
 	Start   uint64 // after the boot, in ClockTicks
+	Exiting bool   // past exit(2), and gone in a moment unless that hangs
 }
 
 // ParseStat reads one stat line. The comm may hold spaces and parentheses, so
@@ -57,6 +58,9 @@ func ParseStat(b []byte) (Stat, error) {
 		switch field {
 		case 4:
 			s.PPID = int(value)
+		case 9:
+			const exiting = 4 // PF_EXITING of include/linux/sched.h
+			s.Exiting = value&exiting != 0
 		case 20:
 			s.Threads = int(value)
 		case 22:

@@ -26,16 +26,16 @@ func TestParseStat(t *testing.T) {
 		name, line string
 		want       Stat
 	}{
-		{"plain", "4711 (nginx) S 1 " + tail + " 5 0 12345 " + rest, Stat{4711, "nginx", 'S', 1, 5, 12345}},
-		{"zombie", "4712 (sh) Z 4711 " + tail + " 1 0 99 0 0 18446744073709551615 0 0 0 0 0 0 0 0\n", Stat{4712, "sh", 'Z', 4711, 1, 99}},
-		{"ends at the start time", "4711 (sh) R 1 " + tail + " 1 0 12345", Stat{4711, "sh", 'R', 1, 1, 12345}},
-		{"spaces", "4711 (tmux: server 1) S 1 " + tail + " 1 0 7 " + rest, Stat{4711, "tmux: server 1", 'S', 1, 1, 7}},
-		{"parentheses", "4711 ((sd-pam)) S 1 " + tail + " 1 0 7 " + rest, Stat{4711, "(sd-pam)", 'S', 1, 1, 7}},
-		{"a stat line for a name", "4711 (a) Z 9 9 (b) S 1 " + tail + " 1 0 7 " + rest, Stat{4711, "a) Z 9 9 (b", 'S', 1, 1, 7}},
-		{"newline", "4711 (a\nb) D 1 " + tail + " 1 0 7 " + rest, Stat{4711, "a\nb", 'D', 1, 1, 7}},
-		{"no name", "4711 () S 1 " + tail + " 1 0 7 " + rest, Stat{4711, "", 'S', 1, 1, 7}},
-		{"kernel thread", "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 16 0 0 20 0 1 0 3 0 0 18446744073709551615\n", Stat{2, "kthreadd", 'S', 0, 1, 3}},
-		{"negative priority", "18 (migration/0) S 2 0 0 0 -1 69238848 0 0 0 0 0 4 0 0 -100 0 1 0 5 0 0\n", Stat{18, "migration/0", 'S', 2, 1, 5}},
+		{"plain", "4711 (nginx) S 1 " + tail + " 5 0 12345 " + rest, Stat{4711, "nginx", 'S', 1, 5, 12345, false}},
+		{"zombie", "4712 (sh) Z 4711 " + strings.Replace(tail, "4194560", "4194564", 1) + " 1 0 99 0 0 18446744073709551615 0 0 0 0 0 0 0 0\n", Stat{4712, "sh", 'Z', 4711, 1, 99, true}},
+		{"ends at the start time", "4711 (sh) R 1 " + tail + " 1 0 12345", Stat{4711, "sh", 'R', 1, 1, 12345, false}},
+		{"spaces", "4711 (tmux: server 1) S 1 " + tail + " 1 0 7 " + rest, Stat{4711, "tmux: server 1", 'S', 1, 1, 7, false}},
+		{"parentheses", "4711 ((sd-pam)) S 1 " + tail + " 1 0 7 " + rest, Stat{4711, "(sd-pam)", 'S', 1, 1, 7, false}},
+		{"a stat line for a name", "4711 (a) Z 9 9 (b) S 1 " + tail + " 1 0 7 " + rest, Stat{4711, "a) Z 9 9 (b", 'S', 1, 1, 7, false}},
+		{"newline", "4711 (a\nb) D 1 " + tail + " 1 0 7 " + rest, Stat{4711, "a\nb", 'D', 1, 1, 7, false}},
+		{"no name", "4711 () S 1 " + tail + " 1 0 7 " + rest, Stat{4711, "", 'S', 1, 1, 7, false}},
+		{"kernel thread", "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 16 0 0 20 0 1 0 3 0 0 18446744073709551615\n", Stat{2, "kthreadd", 'S', 0, 1, 3, false}},
+		{"negative priority", "18 (migration/0) S 2 0 0 0 -1 69238848 0 0 0 0 0 4 0 0 -100 0 1 0 5 0 0\n", Stat{18, "migration/0", 'S', 2, 1, 5, false}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

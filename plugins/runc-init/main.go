@@ -130,7 +130,7 @@ func (c *check) processes(l *plugin.Look) ([]stuck, error) {
 	}
 	var found []stuck
 	err = procfs.EachStat(l.Host, func(s procfs.Stat) bool {
-		if s.Comm != initComm || s.Age(uptime) < c.age || s.State == 'Z' {
+		if s.Comm != initComm || s.Age(uptime) < c.age || s.Exiting {
 			return true
 		}
 		p := procfs.Of(l.Host, s.PID)

@@ -37,7 +37,11 @@ func node() hosttest.Tree {
 }
 
 func stat(pid int, comm string, state byte, age int) string {
-	return fmt.Sprintf("%d (%s) %c 1 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 %d 0 0 18446744073709551615 0 0\n", pid, comm, state, (1000-age)*100)
+	flags := 4194560
+	if state == 'Z' {
+		flags |= 4 // PF_EXITING
+	}
+	return fmt.Sprintf("%d (%s) %c 1 1 1 0 -1 %d 0 0 0 0 0 0 0 0 20 0 1 0 %d 0 0 18446744073709551615 0 0\n", pid, comm, state, flags, (1000-age)*100)
 }
 
 // add puts a runc init of that age in seconds into a container of the pod.
