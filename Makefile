@@ -7,7 +7,7 @@ FUZZTIME ?= 10s
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
 
-.PHONY: help build run test kernels bench fuzz lint deps clean
+.PHONY: help build run test kernels bench corpus fuzz lint deps clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,10 @@ kernels: deps ## the fault tests in guests with Linux 5.10, 6.1 and 6.12
 	$(GO) test -count=1 -v -timeout 30m -run TestKernels ./test/guest
 
 bench: ## what the checks cost, as ratios
-	$(GO) test -count=1 -timeout 30m -run '^$$' -bench . -benchtime 1x ./test/bench ./journal-rules
+	$(GO) test -count=1 -timeout 30m -run '^$$' -bench . -benchtime 1x ./test/bench ./journal-rules ./cmd/npdctl ./internal/npd/logread
+
+corpus: ## the journal rules against the log of a healthy node; needs etcd, kube-apiserver and kubelet on PATH, 11 minutes
+	$(GO) test -count=1 -v -timeout 1h -run TestHealthyCorpus ./test/corpus -args -summary SUMMARY.md
 
 fuzz: ## each fuzz target for FUZZTIME
 	@set -e; for package in $$($(GO) list ./...); do \
@@ -43,6 +46,8 @@ lint: ## gofmt, go vet for amd64 and arm64, staticcheck, npdctl lint
 	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) run ./cmd/npdctl lint config journal-rules
+	$(GO) run ./cmd/npdctl lint journal-rules/filelog/traditional
+	$(GO) run ./cmd/npdctl lint journal-rules/filelog/rfc3339
 
 deps:
 	@test/deps.sh

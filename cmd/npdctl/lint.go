@@ -16,7 +16,13 @@ const lintUsage = `npdctl lint [--root DIR] FILE|DIR...
 
 Finds what node-problem-detector ignores silently, dies of, or gets wrong in its configuration files, one by one and
 together: give it all files that one NPD loads. Custom plugin and system log files of any origin; those of system stats
-and exporters have no known traps. A directory stands for the *.json files below it, testdata left out.
+and exporters have no known traps. A directory stands for the *.json files right in it.
+
+The rules of a log file NAME.json are tried on the samples in testdata/NAME.txt beside it, where there are some:
+  # Reason [Reason...]   what the + lines that follow must fire
+  + a message that fires these, and nothing else of the file
+  - a message that fires no rule of any file with this identifier
+  ; a comment
 
 Each finding is one line: file:line:column: severity: what: what happens; mend: what to do [trap]
   error    NPD does not start, or the rule or monitor never works
@@ -42,7 +48,7 @@ func lintFiles(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "npdctl lint: no files given")
 		return exitBroken
 	}
-	paths, err := jsonFiles(flags.Args())
+	paths, err := configFiles(flags.Args())
 	if err == nil && len(paths) == 0 {
 		err = fmt.Errorf("no *.json in %s", strings.Join(flags.Args(), " "))
 	}
@@ -57,7 +63,7 @@ func lintFiles(args []string, stdout, stderr io.Writer) int {
 			fmt.Fprintln(stderr, "npdctl lint:", err)
 			return exitBroken
 		}
-		sources = append(sources, lint.Source{Path: path, Data: data})
+		sources = append(sources, lint.Source{Path: path, Data: data, Samples: samplesOf(path)})
 	}
 	findings := lint.Lint(sources, *root)
 	for _, f := range findings {
@@ -69,32 +75,24 @@ func lintFiles(args []string, stdout, stderr io.Writer) int {
 	return exitFine
 }
 
+// samplesOf returns the samples of a rule file, testdata/NAME.txt beside NAME.json. Where other files have some and this one has
+// none, they are empty. They are nil where there are none at all.
+func samplesOf(path string) *lint.Samples {
+	dir := filepath.Join(filepath.Dir(path), "testdata")
+	name := filepath.Join(dir, strings.TrimSuffix(filepath.Base(path), ".json")+".txt")
+	data, err := os.ReadFile(name)
+	if err != nil {
+		if any, _ := fs.Glob(os.DirFS(dir), "*.txt"); len(any) == 0 {
+			return nil
+		}
+	}
+	return &lint.Samples{Path: name, Data: data}
+}
+
 func listTraps(stdout io.Writer) {
 	table := tabwriter.NewWriter(stdout, 0, 8, 2, ' ', 0)
 	for _, t := range lint.Traps {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", t.ID, t.Severity, t.Happens, t.Mend)
 	}
 	table.Flush()
-}
-
-// jsonFiles returns the files among paths, and the *.json files below the directories among them.
-func jsonFiles(paths []string) ([]string, error) {
-	var files []string
-	for _, path := range paths {
-		err := filepath.WalkDir(path, func(at string, entry fs.DirEntry, err error) error {
-			switch {
-			case err != nil:
-				return err
-			case entry.IsDir() && entry.Name() == "testdata" && at != path:
-				return fs.SkipDir
-			case !entry.IsDir() && (at == path || filepath.Ext(at) == ".json"):
-				files = append(files, at)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return files, nil
 }

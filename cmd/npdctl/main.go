@@ -1,5 +1,5 @@
 // npdctl tries out node-problem-detector configurations without node-problem-detector: it runs them on this machine as
-// NPD would, and finds the traps in them.
+// NPD would, runs log rules over the past, and finds the traps in them.
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -16,18 +17,20 @@ var version = "devel"
 
 const usage = `npdctl tries out node-problem-detector configurations on this machine.
 
-  npdctl run   evaluate configurations as NPD would, print the conditions
-  npdctl lint  find what NPD ignores silently, dies of, or gets wrong in a file
+  npdctl run      evaluate configurations as NPD would, print the conditions
+  npdctl lint     find what NPD ignores silently, dies of, or gets wrong in a file
+  npdctl replay   run log rules over past logs, print which would have fired how often
+  npdctl install  copy checks, configurations and journal rules into a directory
   npdctl version
 
-"npdctl run --help" and "npdctl lint --help" say more.
+"npdctl COMMAND --help" says more.
 `
 
 // Exit codes. A usage error is 2 as well.
 const (
 	exitFine    = 0
-	exitProblem = 1 // run: a condition is True; lint: there are findings
-	exitBroken  = 2 // run: a condition is Unknown, or something cannot be evaluated; lint: a file cannot be read
+	exitProblem = 1 // run: a condition is True; lint: there are findings; replay: a rule matched
+	exitBroken  = 2 // run: a condition is Unknown, or something cannot be evaluated; lint, replay: a file cannot be read
 )
 
 func main() { os.Exit(npdctl(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -42,6 +45,10 @@ func npdctl(args []string, stdout, stderr io.Writer) int {
 		return run(args, stdout, stderr)
 	case "lint":
 		return lintFiles(args, stdout, stderr)
+	case "replay":
+		return replay(args, stdout, stderr)
+	case "install":
+		return install(args, stdout, stderr)
 	case "version", "--version", "-version":
 		fmt.Fprintln(stdout, "npdctl", version)
 		return exitFine
@@ -52,7 +59,7 @@ func npdctl(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stderr, usage)
 		return exitBroken
 	}
-	fmt.Fprintf(stderr, "npdctl: no command %q; there are run, lint and version\n", command)
+	fmt.Fprintf(stderr, "npdctl: no command %q; there are run, lint, replay, install and version\n", command)
 	return exitBroken
 }
 
@@ -84,4 +91,30 @@ func parse(flags *flag.FlagSet, args []string, stdout io.Writer) (code int, done
 		return exitBroken, true
 	}
 	return 0, false
+}
+
+// configFiles returns the files among paths, and the *.json files right in the directories among them: folders
+// within hold other choices, such as the same rules for hosts without journald.
+func configFiles(paths []string) ([]string, error) {
+	var files []string
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+			return nil, err
+		case !info.IsDir():
+			files = append(files, path)
+			continue
+		}
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if !e.IsDir() && filepath.Ext(e.Name()) == ".json" {
+				files = append(files, filepath.Join(path, e.Name()))
+			}
+		}
+	}
+	return files, nil
 }

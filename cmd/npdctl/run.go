@@ -62,7 +62,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&o.bin, "bin", "", "directory of the checks (default that of npdctl)")
 	flags.BoolVar(&o.watch, "watch", false, "go on, each configuration at its invoke_interval, and print when a condition changes")
 	flags.StringVar(&o.output, "o", "table", "table, or json: one object per condition and line")
-	flags.StringVar(&o.stateDir, "state-dir", "", "where the checks keep their state (default theirs for root, else npd-plugins in the user's cache)")
+	flags.StringVar(&o.stateDir, "state-dir", "", "where the checks keep their state (default npd-plugins in the user's cache)")
 	if code, done := parse(flags, args, stdout); done {
 		return code
 	}
@@ -103,18 +103,16 @@ func (o *runOptions) complete() (cleanUp func(), err error) {
 		o.bin = filepath.Dir(self)
 	}
 	cleanUp = func() {}
-	if o.stateDir == "" && os.Geteuid() != 0 {
-		o.stateDir, cleanUp, err = userStateDir()
+	if o.stateDir == "" {
+		o.stateDir, cleanUp, err = ownStateDir()
 	}
-	if o.stateDir != "" {
-		o.extra = append([]string{"--state-dir", o.stateDir}, o.extra...)
-	}
+	o.extra = append([]string{"--state-dir", o.stateDir}, o.extra...)
 	return cleanUp, err
 }
 
-// userStateDir returns a directory that a user who is not root can write to: in the cache, so that checks remember their
-// last look, or one that is gone after this run.
-func userStateDir() (dir string, cleanUp func(), err error) {
+// ownStateDir returns a directory in the user's cache, so that checks remember their last look, or one that is gone after this
+// run. It is never that of the checks under a running NPD, whose bad looks in a row a run by hand would add to.
+func ownStateDir() (dir string, cleanUp func(), err error) {
 	if cache, err := os.UserCacheDir(); err == nil {
 		dir = filepath.Join(cache, "npd-plugins")
 		if os.MkdirAll(dir, 0o700) == nil {
@@ -131,7 +129,7 @@ func isDir(path string) bool {
 }
 
 func (o *runOptions) evaluate(ctx context.Context, stdout, stderr io.Writer) int {
-	files, err := jsonFiles(o.configs)
+	files, err := configFiles(o.configs)
 	if err == nil && len(files) == 0 {
 		err = fmt.Errorf("no *.json in %s", o.configs.String())
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 	"unicode"
@@ -77,8 +78,10 @@ func (r *runner) print(monitors []*monitor) {
 // table is a table in the form of kubectl describe.
 type table struct{ *tabwriter.Writer }
 
-func (r *runner) table(columns ...string) table {
-	t := table{tabwriter.NewWriter(r.stdout, 0, 8, 2, ' ', 0)}
+func (r *runner) table(columns ...string) table { return newTable(r.stdout, columns...) }
+
+func newTable(to io.Writer, columns ...string) table {
+	t := table{tabwriter.NewWriter(to, 0, 8, 2, ' ', 0)}
 	t.row(columns...)
 	for i, c := range columns {
 		columns[i] = strings.Repeat("-", len(c))

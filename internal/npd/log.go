@@ -77,6 +77,8 @@ func ParseLogConfig(data []byte) (*LogConfig, error) {
 type LogMonitor struct {
 	Config     *LogConfig
 	patterns   []*pattern
+	literals   *literals
+	translator *translator // of a filelog
 	lines      ring
 	conditions []Condition
 }
@@ -119,11 +121,27 @@ func ParseLogMonitor(data []byte) (*LogMonitor, error) {
 		}
 		m.patterns = append(m.patterns, p)
 	}
+	m.literals = newLiterals(m.patterns)
+	if c.Plugin == "filelog" {
+		m.translator = newTranslator(c)
+	}
 	return m, nil
 }
 
+// Identifier returns the SYSLOG_IDENTIFIER of the lines that the file watches: for kmsg that of the kernel, "" for a filelog and
+// for a journald file without one, which NPD does not start.
+func (m *LogMonitor) Identifier() string {
+	switch m.Config.Plugin {
+	case "journald":
+		return m.Config.PluginConfig["source"]
+	case "kmsg":
+		return "kernel"
+	}
+	return ""
+}
+
 // Match takes in the next line, stamped now, and returns the rules that fire. NPD's journald and kmsg watchers trim the
-// line first, and so does Match; a line of a filelog is what its message expression selects.
+// line first, and so does Match; a line of a filelog is what Translate selects.
 func (m *LogMonitor) Match(line string) []Match { return m.MatchAt(line, time.Now) }
 
 // MatchAt is Match with the clock that stamps the event; it is read only when a rule fires.
@@ -132,8 +150,14 @@ func (m *LogMonitor) MatchAt(line string, clock func() time.Time) []Match {
 		line = strings.TrimSpace(line)
 	}
 	m.lines.push(line)
+	if !m.literals.search(line) {
+		return nil
+	}
 	var matches []Match
 	for i, p := range m.patterns {
+		if p.lastLine && !m.literals.enough(i) {
+			continue
+		}
 		if lines := p.match(&m.lines); lines != nil {
 			matches = append(matches, m.fire(&m.Config.Rules[i], lines, clock()))
 		}

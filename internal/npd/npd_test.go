@@ -1,6 +1,7 @@
 package npd
 
 import (
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -368,14 +369,28 @@ func checkEquivalence(t *testing.T, expr string, size int, lines []string) {
 	if _, err := regexp.Compile(expr + `\z`); err != nil {
 		return
 	}
-	p, err := compilePattern(expr)
-	if err != nil {
+	if _, err := compilePattern(expr); err != nil {
 		return
 	}
-	r := ring{lines: make([]string, size)}
+	rule, _ := json.Marshal(LogRule{Type: Temporary, Reason: "R", Pattern: expr})
+	// Not JSON's replacement of what is no UTF-8, but the expression itself, is what counts.
+	var back LogRule
+	if json.Unmarshal(rule, &back) != nil || back.Pattern != expr {
+		return
+	}
+	m, err := ParseLogMonitor(fmt.Appendf(nil, `{"plugin": "filelog", "bufferSize": %d, "rules": [%s]}`, size, rule))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, line := range lines {
-		r.push(line)
-		got, want := p.match(&r), referenceMatch(expr, lines[max(0, i+1-size):i+1], size)
+		var got []string
+		if matches := m.Match(line); matches != nil {
+			got = []string{matches[0].Message}
+		}
+		var want []string
+		if tail := referenceMatch(expr, lines[max(0, i+1-size):i+1], size); tail != nil {
+			want = []string{strings.Join(tail, "\n")}
+		}
 		if !slices.Equal(got, want) {
 			t.Fatalf("%q, buffer %d, lines %q: got %q, want %q", expr, size, lines[:i+1], got, want)
 		}
@@ -421,23 +436,24 @@ func TestLastLineOnly(t *testing.T) {
 }
 
 func TestNeeds(t *testing.T) {
-	for expr, want := range map[string][]string{
-		`foo.*`:                      {"foo"},
-		`(?:PLEG is|runc init).*`:    {"PLEG is", "runc init"},
-		`a.*longer.*b`:               {"longer"},
+	for expr, want := range map[string][][]string{
+		`foo.*`:                      {{"foo"}},
+		`(?:PLEG is|runc init).*`:    {{"PLEG is", "runc init"}},
+		`a.*longer.*b`:               {{"a"}, {"longer"}, {"b"}},
 		`(?i)foo.*`:                  nil,
 		`(?:foo)?.*`:                 nil,
 		`(?:foo|.*)`:                 nil,
-		`(?:(?:long|longer).*a|b).*`: {"long", "b"},
-		`(?:foo){2,3}`:               {"foo"},
+		`(?:(?:long|longer).*a|b).*`: {{"long", "b"}},
+		`(?:a.*longer|b) c.*`:        {{"longer", "b"}, {" c"}},
+		`(?:foo){2,3}`:               {{"foo"}},
 		`\x{FFFD}`:                   nil,
 	} {
 		p, err := compilePattern(expr)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !slices.Equal(p.needs, want) {
-			t.Errorf("%q: %q, want %q", expr, p.needs, want)
+		if diff := cmp.Diff(want, p.needs); diff != "" {
+			t.Errorf("%q: %s", expr, diff)
 		}
 	}
 }

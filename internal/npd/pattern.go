@@ -53,9 +53,9 @@ type pattern struct {
 	re *regexp.Regexp
 	// lastLine says that a match can only lie in the last line, so that the lines need not be joined.
 	lastLine bool
-	// needs are literals of which every match holds at least one. Looking for them first is many times faster than the
-	// expression. Empty if there are none.
-	needs []string
+	// needs are lists of literals: every match holds at least one of each list. Looking for them first is many times
+	// faster than the expression. Empty if nothing can be said.
+	needs [][]string
 }
 
 func compilePattern(expr string) (*pattern, error) {
@@ -79,7 +79,7 @@ func compilePattern(expr string) (*pattern, error) {
 // match returns the lines that the rule matches now, oldest first, or nil.
 func (p *pattern) match(r *ring) []string {
 	if p.lastLine {
-		if line := r.last(); p.mayMatch(line) && p.re.MatchString(line) {
+		if line := r.last(); p.re.MatchString(line) {
 			return []string{line}
 		}
 		return nil
@@ -96,15 +96,12 @@ func (p *pattern) match(r *ring) []string {
 }
 
 func (p *pattern) mayMatch(text string) bool {
-	if len(p.needs) == 0 {
-		return true
-	}
-	for _, literal := range p.needs {
-		if strings.Contains(text, literal) {
-			return true
+	for _, some := range p.needs {
+		if !slices.ContainsFunc(some, func(literal string) bool { return strings.Contains(text, literal) }) {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // Anchored says whether the \z that NPD puts behind expr binds all of it. Behind an alternation that is not grouped it binds
@@ -160,13 +157,13 @@ func crossesLines(re *syntax.Regexp) *syntax.Regexp {
 	return nil
 }
 
-// needed returns literals of which every match of re holds at least one, or nil if nothing can be said.
-func needed(re *syntax.Regexp) []string {
+// needed returns lists of literals: every match of re holds at least one of each list.
+func needed(re *syntax.Regexp) [][]string {
 	switch re.Op {
 	case syntax.OpLiteral:
 		// The expression takes a byte that is no UTF-8 for U+FFFD, a search for the literal does not.
 		if re.Flags&syntax.FoldCase == 0 && !slices.Contains(re.Rune, utf8.RuneError) {
-			return []string{string(re.Rune)}
+			return [][]string{{string(re.Rune)}}
 		}
 	case syntax.OpCapture, syntax.OpPlus:
 		return needed(re.Sub[0])
@@ -175,31 +172,26 @@ func needed(re *syntax.Regexp) []string {
 			return needed(re.Sub[0])
 		}
 	case syntax.OpConcat:
-		var best []string
+		var all [][]string
 		for _, sub := range re.Sub {
-			if all := needed(sub); shortest(all) > shortest(best) {
-				best = all
-			}
-		}
-		return best
-	case syntax.OpAlternate:
-		var all []string
-		for _, sub := range re.Sub {
-			some := needed(sub)
-			if some == nil {
-				return nil
-			}
-			all = append(all, some...)
+			all = append(all, needed(sub)...)
 		}
 		return all
+	case syntax.OpAlternate:
+		var some []string
+		for _, sub := range re.Sub {
+			of := needed(sub)
+			if len(of) == 0 {
+				return nil
+			}
+			some = append(some, slices.MaxFunc(of, func(a, b []string) int { return shortest(a) - shortest(b) })...)
+		}
+		return [][]string{some}
 	}
 	return nil
 }
 
 // shortest is the length of the shortest literal: the longer it is, the rarer it is in lines that do not match.
 func shortest(literals []string) int {
-	if len(literals) == 0 {
-		return 0
-	}
 	return len(slices.MinFunc(literals, func(a, b string) int { return len(a) - len(b) }))
 }

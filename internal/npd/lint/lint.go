@@ -13,8 +13,9 @@ import (
 
 // Source is a file to look at.
 type Source struct {
-	Path string
-	Data []byte
+	Path    string
+	Data    []byte
+	Samples *Samples // nil if there are none to try the rules on
 }
 
 // Finding is a trap that a file steps into.
@@ -31,7 +32,7 @@ func (f Finding) String() string {
 }
 
 // Lint looks at files one by one and at what they do to each other, and returns the findings in the order of files and
-// positions. With a root, the paths of plugins are looked up below it. Files of NPD that hold no rules (system stats,
+// positions. Log rules are tried on the samples of their file. With a root, the paths of plugins are looked up below it. Files of NPD that hold no rules (system stats,
 // exporters) have no known traps.
 func Lint(sources []Source, root string) []Finding {
 	var files []*file
@@ -41,14 +42,23 @@ func Lint(sources []Source, root string) []Finding {
 		files = append(files, f)
 	}
 	lookTogether(files)
+	trySamples(files)
 	var all []Finding
 	for _, f := range files {
 		slices.SortStableFunc(f.findings, func(a, b Finding) int {
-			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+			return cmp.Or(cmp.Compare(own(f, b), own(f, a)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 		})
 		all = append(all, f.findings...)
 	}
 	return all
+}
+
+// own is 1 for a finding in the file itself, 0 for one in its samples.
+func own(f *file, found Finding) int {
+	if found.Path == f.Path {
+		return 1
+	}
+	return 0
 }
 
 // file is one source while it is looked at.

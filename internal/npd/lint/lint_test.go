@@ -20,7 +20,12 @@ func read(t testing.TB, paths ...string) []Source {
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, Source{filepath.Base(path), data})
+		source := Source{Path: filepath.Base(path), Data: data}
+		samples := strings.TrimSuffix(path, ".json") + ".txt"
+		if data, err := os.ReadFile(samples); err == nil {
+			source.Samples = &Samples{filepath.Base(samples), data}
+		}
+		all = append(all, source)
 	}
 	return all
 }
@@ -49,6 +54,7 @@ var positions = map[string]string{
 	"clean-filelog":         "",
 	"clean-journald":        "",
 	"clean-kmsg":            "",
+	"clean-samples":         "",
 	"concurrency":           "concurrency 6:20",
 	"condition-ignored":     "condition-ignored 10:40",
 	"condition-incomplete":  "condition-incomplete 11:5",
@@ -91,19 +97,28 @@ var positions = map[string]string{
 	"pattern-invalid":       "pattern-invalid 10:64",
 	"pattern-slow":          "pattern-slow 10:64",
 	"pattern-slow-class":    "pattern-slow 10:64",
+	"pattern-shadowed":      "pattern-shadowed 11:68",
+	"pattern-twice":         "pattern-twice 11:64",
+	"pattern-twice-files":   "pattern-twice 11:64",
 	"percent":               "percent 11:61",
 	"percent-suffix":        "percent 10:116",
 	"plugin-unknown":        "plugin-unknown 2:13",
 	"reason-empty":          "reason-empty 10:5",
 	"reason-twice":          "reason-twice 11:37",
-	"reason-twice-files":    "reason-twice 10:37",
+	"reason-twice-files":    "reason-twice 10:37, pattern-twice 10:64",
 	"reason-twice-healthy":  "reason-twice 11:36",
 	"rule-interval":         "rule-interval 14:76",
 	"rule-null":             "rule-null 15:5",
 	"rule-timeout":          "rule-timeout 14:87",
+	"sample-broken":         "sample-broken 4:1",
+	"sample-false-alarm":    "sample-false-alarm 3:1, sample-false-alarm 5:1",
+	"sample-foreign":        "sample-false-alarm 3:1",
+	"sample-missing":        "sample-missing 11:37",
+	"sample-reason":         "sample-unmatched 4:1, sample-reason 4:1",
+	"sample-unmatched":      "sample-unmatched 3:1",
 	"skip-list":             "skip-list 8:3",
 	"source-empty":          "source-empty 1:1",
-	"source-shared":         "source-shared 7:13",
+	"source-shared":         "source-shared 7:13, pattern-twice 10:64",
 	"temporary-plugin":      "temporary-plugin 15:14",
 	"timeout-not-positive":  "timeout-not-positive 5:16",
 	"timeout-over-interval": "timeout-over-interval 5:16",
@@ -134,7 +149,11 @@ func TestTraps(t *testing.T) {
 		for _, f := range Lint(read(t, files...), below) {
 			all = append(all, fmt.Sprintf("%s %d:%d", f.Trap.ID, f.Line, f.Column))
 			seen[f.Trap.ID] = true
-			if f.Path != filepath.Base(files[len(files)-1]) {
+			last := filepath.Base(files[len(files)-1])
+			if strings.HasPrefix(f.Trap.ID, "sample-") && f.Trap.ID != "sample-missing" {
+				last = strings.TrimSuffix(last, ".json") + ".txt"
+			}
+			if f.Path != last {
 				t.Errorf("%s: reported in %s", name, f.Path)
 			}
 		}
@@ -169,7 +188,7 @@ func TestPatternEnd(t *testing.T) {
 	} {
 		data := `{"plugin": "kmsg", "source": "s", "rules": [{"type": "temporary", "reason": "R", "pattern": "` + strings.ReplaceAll(pattern, "\n", `\n`) + `"}]}`
 		ended := true
-		for _, f := range Lint([]Source{{"a.json", []byte(data)}}, "") {
+		for _, f := range Lint([]Source{{Path: "a.json", Data: []byte(data)}}, "") {
 			ended = ended && f.Trap.ID != "pattern-end"
 		}
 		if ended != want {
@@ -179,7 +198,7 @@ func TestPatternEnd(t *testing.T) {
 }
 
 func TestFindingString(t *testing.T) {
-	got := Lint([]Source{{"a.json", []byte("{\n\t\"plugin\": \"kmsg\", \"source\": \"s\",\n\t\"rules\": []}")}}, "")
+	got := Lint([]Source{{Path: "a.json", Data: []byte("{\n\t\"plugin\": \"kmsg\", \"source\": \"s\",\n\t\"rules\": []}")}}, "")
 	if len(got) != 1 || got[0].String() != "a.json:3:11: warning: no rules: the monitor does nothing; mend: at least one rule [no-rules]" {
 		t.Errorf("got %v", got)
 	}
@@ -190,7 +209,7 @@ func TestSeveralInOneFile(t *testing.T) {
 "conditions": [{"type": "C", "reason": "R", "message": "m", "transition": "today", "status": false}, 7],
 "rules": [{"type": "permanent", "condition": "C", "reason": "P", "path": "/p", "args": ["--timeout", 4], "message": "m"}]}`
 	var got []string
-	for _, f := range Lint([]Source{{"a.json", []byte(data)}}, "") {
+	for _, f := range Lint([]Source{{Path: "a.json", Data: []byte(data)}}, "") {
 		got = append(got, fmt.Sprintf("%d:%d %s %s", f.Line, f.Column, f.Trap.ID, f.Detail))
 	}
 	want := []string{
@@ -221,7 +240,7 @@ func TestUnreadableJSON(t *testing.T) {
 		"// comment\n{}":         "1:1",
 		"{\"plugin\": 'custom'}": "1:12",
 	} {
-		got := Lint([]Source{{"a.json", []byte(data)}}, "")
+		got := Lint([]Source{{Path: "a.json", Data: []byte(data)}}, "")
 		if len(got) != 1 || got[0].Trap.ID != "json" || fmt.Sprintf("%d:%d", got[0].Line, got[0].Column) != want {
 			t.Errorf("%q: got %v, want json at %s", data, got, want)
 		}
@@ -244,7 +263,7 @@ func FuzzLint(f *testing.F) {
 		f.Add(s.Data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		findings := Lint([]Source{{"a.json", data}, {"b.json", data}}, "")
+		findings := Lint([]Source{{"a.json", data, &Samples{"a.txt", data}}, {"b.json", data, nil}}, "")
 		broken := false
 		for _, found := range findings {
 			broken = broken || found.Trap.Severity == Error

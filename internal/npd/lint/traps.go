@@ -26,7 +26,7 @@ type Trap struct {
 	Mend     string
 }
 
-// Traps are all that lint knows, in the order of a file: the JSON, the head, conditions, rules, patterns, several files.
+// Traps are all that lint knows, in the order of a file: the JSON, the head, conditions, rules, patterns, samples, several files.
 var Traps = []Trap{
 	{"json", Error, "NPD does not start", "make it one valid JSON value without comments, trailing commas or a byte order mark"},
 	{"wrong-type", Error, "NPD does not start", "write the value in the type NPD decodes it into"},
@@ -84,6 +84,14 @@ var Traps = []Trap{
 	{"pattern-end", Warning, "it matches only lines that end right there", "end it with .*"},
 	{"pattern-alternation", Warning, "the end of the line binds only the last branch, others match one line up to bufferSize times", "group it: (?:A|B).*"},
 	{"pattern-slow", Warning, "NPD searches all buffered lines for each new line, and may match over several", `no ^ or (?s), and classes without newline: [^"\n] for [^"]`},
+
+	{"pattern-twice", Warning, "each line counts for both reasons", "take one out"},
+	{"pattern-shadowed", Warning, "each sample it matches, the other rule matches too, and both count", "take one out, or add the sample that tells them apart"},
+	{"sample-missing", Warning, "no sample shows that the rule matches anything", "a + line below # and this reason"},
+	{"sample-unmatched", Error, "the rule does not fire on a line it must fire on", "correct the pattern or the sample"},
+	{"sample-false-alarm", Error, "a rule fires on a line it must not fire on", "narrow the pattern, or name the reason in the # line"},
+	{"sample-reason", Warning, "no rule of the file has this reason", "correct the reason or take its samples out"},
+	{"sample-broken", Warning, "this line and what follows is not tried", "begin it with #, +, - or ; and a blank"},
 
 	{"condition-two-files", Warning, "each file overwrites the condition with what it knows", "one condition, one file"},
 	{"source-shared", Warning, "events are limited per source: 25, then one in 5 minutes, for both files together", "a source for each file"},

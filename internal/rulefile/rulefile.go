@@ -1,0 +1,106 @@
+// Package rulefile rewrites files of journal rules: for another syslog identifier, and for the text files of a syslog
+// daemon.
+package rulefile
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+)
+
+// file is a rule file with its keys in their order. The rules stay as they are.
+type file struct {
+	Plugin           string            `json:"plugin"`
+	PluginConfig     map[string]string `json:"pluginConfig,omitempty"`
+	SkipList         []string          `json:"skipList,omitempty"`
+	LogPath          string            `json:"logPath"`
+	Lookback         string            `json:"lookback"`
+	BufferSize       int               `json:"bufferSize"`
+	Source           string            `json:"source"`
+	MetricsReporting bool              `json:"metricsReporting"`
+	Conditions       json.RawMessage   `json:"conditions"`
+	Rules            json.RawMessage   `json:"rules"`
+}
+
+// parse refuses keys that it does not know, as they would be lost.
+func parse(rules []byte) (*file, error) {
+	decoder := json.NewDecoder(bytes.NewReader(rules))
+	decoder.DisallowUnknownFields()
+	var f file
+	if err := decoder.Decode(&f); err != nil {
+		return nil, err
+	}
+	return &f, nil
+}
+
+func (f *file) format() ([]byte, error) {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	err := encoder.Encode(f)
+	return b.Bytes(), err
+}
+
+// ForIdentifier returns a journald file that watches another identifier. source names the file in Events, of which NPD
+// writes only so many for each source.
+func ForIdentifier(rules []byte, identifier, source string) ([]byte, error) {
+	f, err := parse(rules)
+	if err != nil {
+		return nil, err
+	}
+	if f.Plugin != "journald" {
+		return nil, fmt.Errorf("plugin %s has no identifier", f.Plugin)
+	}
+	f.PluginConfig["source"] = identifier
+	f.Source = source
+	return f.format()
+}
+
+// Style is a way in which a syslog daemon begins a line.
+type Style struct {
+	Name            string
+	Timestamp       string // regular expression of the time stamp at the begin of a line
+	TimestampFormat string // in Go's notation
+	LogPath         string // where most hosts with this style have their log
+}
+
+// Styles are those of rsyslog: RSYSLOG_TraditionalFileFormat and RSYSLOG_FileFormat. syslog-ng and busybox' syslogd write
+// the first.
+var Styles = []Style{
+	{"traditional", `.{15}`, "Jan _2 15:04:05", "/var/log/messages"},
+	{"rfc3339", `\S+`, "2006-01-02T15:04:05Z07:00", "/var/log/syslog"},
+}
+
+// ForFile returns what a journald or kmsg file is for a text file in that style.
+//
+// A text file holds the lines of all identifiers. NPD logs a warning with the whole line for each one in which it finds no
+// message; so the expression finds an empty one, which no rule matches, in what others wrote. NPD's own lines are skipped
+// before they are parsed: what it says about its log would otherwise grow that log for ever.
+func ForFile(rules []byte, style Style) ([]byte, error) {
+	f, err := parse(rules)
+	if err != nil {
+		return nil, err
+	}
+	var writer string
+	switch f.Plugin {
+	case "journald":
+		writer = regexp.QuoteMeta(f.PluginConfig["source"]) + `(?:\[\d+\])?: *`
+	case "kmsg":
+		// Before the message the kernel's clock, if the daemon has left it there, and its caller, if so built.
+		writer = `kernel: *(?:\[ *\d+\.\d+\](?:\[ *[CT]\d+\])? *)?`
+	default:
+		return nil, errors.New("only journald and kmsg files have an identifier")
+	}
+	f.Plugin = "filelog"
+	f.PluginConfig = map[string]string{
+		"timestamp":       "^" + style.Timestamp,
+		"timestampFormat": style.TimestampFormat,
+		"message":         `^(?:` + style.Timestamp + ` \S+ ` + writer + `(.*\S))?`,
+	}
+	f.SkipList = []string{" node-problem-detector["}
+	f.LogPath = style.LogPath
+	return f.format()
+}
