@@ -1,19 +1,10 @@
 // Package journalrules tests the rule files beside it; it has no code of its own.
 //
-// testdata/<file>.txt holds lines for <file>.json, one journal MESSAGE each:
-//
-//	# KubeletPLEGUnhealthy                      the reason that the following lines must fire
-//	# KubeletNodeNotReady KubeletRuntimeDown    or several, where one line tells of more than one thing
-//	+ a line that fires each of these reasons once, and no other rule of the file
-//	- a line that looks like them and fires no rule of the file at all
-//	; a comment
-//
-// Blank lines mean nothing. The lines are written from the formats in the sources of the components, with neutral
-// names; none is taken from a real cluster.
+// testdata/<file>.txt holds lines for <file>.json, one journal MESSAGE each, in the form of npd.ParseSamples. The lines are
+// written from the formats in the sources of the components, with neutral names; none is taken from a real cluster.
 package journalrules
 
 import (
-	"bufio"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -71,36 +62,17 @@ type sample struct {
 func samples(t testing.TB, name string) []sample {
 	t.Helper()
 	path := filepath.Join("testdata", name+".txt")
-	f, err := os.Open(path)
+	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	var all []sample
-	var reasons []string
-	in := bufio.NewScanner(f)
-	in.Buffer(nil, 1<<20)
-	for n := 1; in.Scan(); n++ {
-		position := path + ":" + strconv.Itoa(n)
-		kind, rest, _ := strings.Cut(in.Text(), " ")
-		switch kind {
-		case "", ";":
-		case "#":
-			reasons = strings.Fields(rest)
-			slices.Sort(reasons)
-		case "+":
-			if len(reasons) == 0 {
-				t.Fatalf("%s: a + line without a reason", position)
-			}
-			all = append(all, sample{position, rest, reasons})
-		case "-":
-			all = append(all, sample{position, rest, nil})
-		default:
-			t.Fatalf("%s: a line starts with #, +, - or ;", position)
-		}
+	parsed, err := npd.ParseSamples(content)
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
 	}
-	if err := in.Err(); err != nil {
-		t.Fatal(err)
+	var all []sample
+	for _, s := range parsed {
+		all = append(all, sample{path + ":" + strconv.Itoa(s.Line), s.Text, s.Reasons})
 	}
 	return all
 }
