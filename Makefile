@@ -26,8 +26,9 @@ test: deps ## all tests; the real faults need root and the packages of test/deps
 kernels: deps ## the fault tests in guests with Linux 5.10, 6.1 and 6.12
 	$(GO) test -count=1 -v -timeout 30m -run TestKernels ./test/guest
 
-bench: ## what the checks cost, as ratios
-	$(GO) test -count=1 -timeout 30m -run '^$$' -bench . -benchtime 1x ./test/bench ./journal-rules ./cmd/npdctl ./internal/npd/logread
+bench: ## what the checks, the rules and replay cost, as ratios
+	$(GO) test -count=1 -timeout 30m -run '^$$' -bench . -benchtime 1x ./test/bench
+	$(GO) test -count=1 -timeout 30m -run '^$$' -bench . ./journal-rules ./cmd/npdctl ./internal/npd/logread
 
 corpus: ## the journal rules against the log of a healthy node; needs etcd, kube-apiserver and kubelet on PATH, 11 minutes
 	$(GO) test -count=1 -v -timeout 1h -run TestHealthyCorpus ./test/corpus -args -summary SUMMARY.md
