@@ -4,24 +4,18 @@ package filelog
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"npd-plugins/internal/npd"
 	"npd-plugins/internal/npd/lint"
 	"npd-plugins/internal/rulefile"
+	"npd-plugins/test/lab"
 )
 
 // line is a line of the journal rules' testdata and the reasons it makes fire there.
@@ -128,14 +122,7 @@ func TestLint(t *testing.T) {
 
 // TestNPD feeds all lines to a real node-problem-detector, with a rotation in the middle, and compares its counters.
 func TestNPD(t *testing.T) {
-	binary := os.Getenv("NPD_BINARY")
-	if binary == "" {
-		path, err := exec.LookPath("node-problem-detector")
-		if err != nil {
-			t.Skip("needs node-problem-detector on PATH or in NPD_BINARY")
-		}
-		binary = path
-	}
+	lab.NeedDetector(t)
 	all := lines(t)
 	for _, style := range rulefile.Styles {
 		t.Run(style.Name, func(t *testing.T) {
@@ -146,22 +133,18 @@ func TestNPD(t *testing.T) {
 			old := time.Now().Add(-time.Hour)
 			write(t, log, all, style.Name, old) // before the lookback
 			write(t, log, all[:half], style.Name, time.Now())
-			n := start(t, binary, configs(t, dir, log, style.Name))
+			d := lab.StartDetector(t, "--config.system-log-monitor="+strings.Join(configs(t, dir, log, style.Name), ","))
 			count(want, all[:half])
-			n.wait(t, want)
+			wait(t, d, want)
 
 			if err := os.Rename(log, log+".1"); err != nil {
 				t.Fatal(err)
 			}
 			write(t, log, all[half:], style.Name, time.Now())
 			count(want, all[half:])
-			n.wait(t, want)
-			said, err := os.ReadFile(n.log)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if at := strings.Index(string(said), "Unable to parse line"); at >= 0 {
-				t.Errorf("NPD complains: %.300s", said[at:])
+			wait(t, d, want)
+			if _, complaint, found := strings.Cut(d.Log(t), "Unable to parse line"); found {
+				t.Errorf("NPD complains: %.300s", complaint)
 			}
 		})
 	}
@@ -217,64 +200,14 @@ func configs(t *testing.T, dir, log, style string) []string {
 	return paths
 }
 
-// detector is a running node-problem-detector.
-type detector struct{ metrics, log string }
-
-func start(t *testing.T, binary string, configs []string) *detector {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	listener.Close()
-	n := &detector{fmt.Sprintf("http://127.0.0.1:%d/metrics", port), filepath.Join(t.TempDir(), "npd.log")}
-	log, err := os.Create(n.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	cmd := exec.Command(binary, "--enable-k8s-exporter=false", "--port=0", "--prometheus-address=127.0.0.1",
-		"--prometheus-port="+strconv.Itoa(port), "--config.system-log-monitor="+strings.Join(configs, ","))
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		force := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
-		cmd.Wait()
-		force.Stop()
-	})
-	return n
-}
-
-var counter = regexp.MustCompile(`(?m)^problem_counter\{[^}]*reason="(\w+)"[^}]*\} (\d+)`)
-
-func (n *detector) counters() map[string]int {
-	response, err := http.Get(n.metrics)
-	if err != nil {
-		return nil
-	}
-	defer response.Body.Close()
-	body, _ := io.ReadAll(response.Body)
-	got := map[string]int{}
-	for _, m := range counter.FindAllStringSubmatch(string(body), -1) {
-		if value, _ := strconv.Atoi(m[2]); value > 0 {
-			got[m[1]] = value
-		}
-	}
-	return got
-}
-
 // wait ends when the counters are as wanted, and still are a second later.
-func (n *detector) wait(t *testing.T, want map[string]int) {
+func wait(t *testing.T, d *lab.Detector, want map[string]int) {
 	t.Helper()
 	var got map[string]int
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
-		if got = n.counters(); maps.Equal(got, want) {
+		if got = d.Counters(); maps.Equal(got, want) {
 			time.Sleep(time.Second)
-			if got = n.counters(); maps.Equal(got, want) {
+			if got = d.Counters(); maps.Equal(got, want) {
 				return
 			}
 			break
@@ -290,6 +223,5 @@ func (n *detector) wait(t *testing.T, want map[string]int) {
 			t.Errorf("%s: problem_counter %d, want 0", reason, got[reason])
 		}
 	}
-	said, _ := os.ReadFile(n.log)
-	t.Fatalf("NPD:\n%s", said[max(0, len(said)-2000):])
+	t.FailNow()
 }

@@ -1,14 +1,9 @@
 package faults
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,53 +15,19 @@ import (
 )
 
 // detector is a running node-problem-detector with the configurations of the suite.
-type detector struct {
-	address string // of its metrics
-	log     string // file with what it logged
-}
+type detector struct{ *lab.Detector }
 
-// startDetector starts the node-problem-detector of $NPD_BINARY or PATH with the files of config/, each looking every
-// second. args are added to those of a check.
-func startDetector(t *testing.T, args map[string][]string) *detector {
+// startDetector starts node-problem-detector with the files of config/, each looking every second. args are added to those of
+// a check.
+func startDetector(t *testing.T, args map[string][]string) detector {
 	t.Helper()
-	binary := os.Getenv("NPD_BINARY")
-	if binary == "" {
-		path, err := exec.LookPath("node-problem-detector")
-		if err != nil {
-			t.Skip("needs node-problem-detector: set NPD_BINARY or put it on PATH")
-		}
-		binary = path
-	}
+	lab.NeedDetector(t)
 	dir := t.TempDir()
 	var configs []string
 	for check, more := range args {
 		configs = append(configs, quickConfig(t, dir, check, more))
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &detector{listener.Addr().String(), filepath.Join(dir, "log")}
-	listener.Close()
-	_, port, _ := net.SplitHostPort(d.address)
-	log, err := os.Create(d.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	cmd := exec.Command(binary, "-v=3", "--logtostderr", "--enable-k8s-exporter=false", "--port=0",
-		"--prometheus-address=127.0.0.1", "--prometheus-port="+port, "--config.custom-plugin-monitor="+strings.Join(configs, ","))
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Signal(unix.SIGTERM)
-		force := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
-		cmd.Wait()
-		force.Stop()
-	})
-	return d
+	return detector{lab.StartDetector(t, "--config.custom-plugin-monitor="+strings.Join(configs, ","))}
 }
 
 // quickConfig copies a configuration of the suite with the check's real path, a look every second, and more arguments.
@@ -94,32 +55,20 @@ func quickConfig(t *testing.T, dir, check string, more []string) string {
 }
 
 // wait waits until the condition is set for the reason, or not.
-func (d *detector) wait(t *testing.T, condition, reason string, set bool) {
+func (d detector) wait(t *testing.T, condition, reason string, set bool) {
 	t.Helper()
 	want := fmt.Sprintf("problem_gauge{reason=%q,type=%q} 0", reason, condition)
 	if set {
 		want = strings.TrimSuffix(want, "0") + "1"
 	}
-	lab.Eventually(t, 30*time.Second, want, func() bool {
-		response, err := http.Get("http://" + d.address + "/metrics")
-		if err != nil {
-			return false
-		}
-		defer response.Body.Close()
-		metrics, err := io.ReadAll(response.Body)
-		return err == nil && bytes.Contains(metrics, []byte(want+"\n"))
-	})
+	lab.Eventually(t, 30*time.Second, want, func() bool { return strings.Contains(d.Metrics(), want+"\n") })
 }
 
 // wantSaid demands that node-problem-detector set the condition to True with a message that holds all of the words.
-func (d *detector) wantSaid(t *testing.T, condition string, words ...string) {
+func (d detector) wantSaid(t *testing.T, condition string, words ...string) {
 	t.Helper()
-	log, err := os.ReadFile(d.log)
-	if err != nil {
-		t.Fatal(err)
-	}
 	said := ""
-	for line := range strings.Lines(string(log)) {
+	for line := range strings.Lines(d.Log(t)) {
 		if _, status, ok := strings.Cut(line, "{Type:"+condition+" Status:True "); ok {
 			_, said, _ = strings.Cut(strings.TrimSpace(status), " Message:")
 		}

@@ -4,21 +4,15 @@ package npd
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"npd-plugins/internal/npd"
+	"npd-plugins/test/lab"
 )
 
 const (
@@ -44,14 +39,6 @@ func tool(t *testing.T, name, why string) string {
 	}
 	t.Skipf("no %s here: %s", name, why)
 	return ""
-}
-
-func npdBinary(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv("NPD_BINARY"); path != "" {
-		return path
-	}
-	return tool(t, "node-problem-detector", "with it on PATH or in NPD_BINARY, its counts are compared with those of npdctl replay")
 }
 
 // message is one line of a journal.
@@ -195,70 +182,14 @@ func replayed(t *testing.T, npdctl, journal string, configs []string) map[string
 	return counts
 }
 
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-// startNPD runs NPD without Kubernetes until the test ends, and returns where its metrics are.
-func startNPD(t *testing.T, binary string, configs []string) (url string) {
-	t.Helper()
-	port := freePort(t)
-	log, err := os.Create(filepath.Join(t.TempDir(), "npd.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, binary, "--enable-k8s-exporter=false", "--port=0", "--hostname-override=node",
-		"--prometheus-address=127.0.0.1", "--prometheus-port="+strconv.Itoa(port), "--config.system-log-monitor="+strings.Join(configs, ","))
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait()
-		log.Close()
-		if t.Failed() {
-			text, _ := os.ReadFile(log.Name())
-			t.Logf("NPD's first words:\n%s", text[:min(len(text), 4000)])
-		}
-	})
-	return fmt.Sprintf("http://127.0.0.1:%d/metrics", port)
-}
-
-var counter = regexp.MustCompile(`(?m)^problem_counter\{.*reason="([^"]+)".*\} (\S+)$`)
-
-// counters returns NPD's problem_counter by reason, where it is not zero.
-func counters(url string) map[string]int {
-	counts := map[string]int{}
-	answer, err := http.Get(url)
-	if err != nil {
-		return counts
-	}
-	defer answer.Body.Close()
-	text, _ := io.ReadAll(answer.Body)
-	for _, m := range counter.FindAllStringSubmatch(string(text), -1) {
-		if value, _ := strconv.ParseFloat(m[2], 64); value > 0 {
-			counts[m[1]] += int(value)
-		}
-	}
-	return counts
-}
-
 // settled returns NPD's counters once they have been the same for some seconds.
-func settled(t *testing.T, url string) map[string]int {
+func settled(t *testing.T, d *lab.Detector) map[string]int {
 	t.Helper()
 	const quiet = 8 // looks, half a second apart
 	var last map[string]int
 	same := 0
 	for deadline := time.Now().Add(countTime); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
-		now := counters(url)
+		now := d.Counters()
 		if len(now) == 0 || !cmp.Equal(now, last) {
 			last, same = now, 0
 			continue
@@ -272,7 +203,7 @@ func settled(t *testing.T, url string) map[string]int {
 }
 
 func TestReplayCountsAsNPD(t *testing.T) {
-	binary := npdBinary(t)
+	lab.NeedDetector(t)
 	remote := tool(t, "systemd-journal-remote", "it writes the journal file")
 	tool(t, "journalctl", "npdctl reads journals with it")
 	dir := t.TempDir()
@@ -291,7 +222,7 @@ func TestReplayCountsAsNPD(t *testing.T) {
 	writeJournal(t, remote, filepath.Join(journal, "test.journal"), all)
 
 	ours := replayed(t, npdctl, journal, paths)
-	theirs := settled(t, startNPD(t, binary, paths))
+	theirs := settled(t, lab.StartDetector(t, "--config.system-log-monitor="+strings.Join(paths, ",")))
 	if diff := cmp.Diff(theirs, ours); diff != "" {
 		t.Errorf("NPD (-) and npdctl replay (+) count differently:\n%s", diff)
 	}
