@@ -13,8 +13,11 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
@@ -61,16 +64,43 @@ func (e *endpoint) Set(s string) error {
 	return nil
 }
 
-// Client talks to one runtime.
+// Client talks to one runtime over one connection, which is never made anew.
 type Client struct {
 	conn     *grpc.ClientConn
-	version  string // of the API: v1, or v1alpha2 for runtimes before 2022
-	Endpoint string // path of the socket on the host
+	socket   net.Conn // below conn
+	version  string   // of the API: v1, or v1alpha2 for runtimes before 2022; "" until one has answered
+	Endpoint string   // path of the socket on the host
 }
 
 // Connect finds the runtime of the host, or takes the socket that the flag of
 // EndpointVar gave, and asks its version. An error says what to mend.
 func Connect(ctx context.Context, h *host.Root, endpoint string) (*Client, error) {
+	sockets, err := Sockets(h, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	for _, path := range sockets {
+		c, err := Dial(ctx, h, path)
+		if err == nil {
+			if err = c.negotiate(ctx); err == nil {
+				return c, nil
+			}
+			c.Close()
+		}
+		if failed == nil || status.Code(failed) == codes.Unimplemented {
+			failed = err
+		}
+		if status.Code(err) == codes.DeadlineExceeded {
+			break // it is the runtime, and it hangs
+		}
+	}
+	return nil, failed
+}
+
+// Sockets finds the sockets of runtimes on the host, or the one that the flag
+// of EndpointVar gave. There is at least one when there is no error.
+func Sockets(h *host.Root, endpoint string) ([]string, error) {
 	candidates := endpoints
 	if endpoint != "" {
 		if rest, ok := strings.CutPrefix(endpoint, "/var/run/"); ok {
@@ -80,38 +110,49 @@ func Connect(ctx context.Context, h *host.Root, endpoint string) (*Client, error
 		}
 		candidates = []string{endpoint}
 	}
-	var failed error
+	var found []string
 	for _, path := range candidates {
-		switch _, err := h.Stat(path); {
-		case errors.Is(err, fs.ErrNotExist) && endpoint == "":
+		_, err := h.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) && endpoint == "" {
 			continue
-		case err != nil:
+		}
+		if err != nil {
 			return nil, fmt.Errorf("CRI endpoint: %w: mount the socket's directory, or set --cri-endpoint", err)
 		}
-		c, err := dial(ctx, h, path)
-		if err == nil {
-			return c, nil
-		}
-		if failed == nil || status.Code(failed) == codes.Unimplemented {
-			failed = err
-		}
-		if status.Code(err) == codes.DeadlineExceeded {
-			break // it is the runtime, and it hangs
-		}
+		found = append(found, path)
 	}
-	if failed != nil {
-		return nil, failed
+	if len(found) == 0 {
+		return nil, fmt.Errorf("no container runtime socket under %s (containerd, CRI-O, cri-dockerd, k3s): mount the socket's directory, or set --cri-endpoint", h.Path("/run"))
 	}
-	return nil, fmt.Errorf("no container runtime socket under %s (containerd, CRI-O, cri-dockerd, k3s): mount the socket's directory, or set --cri-endpoint", h.Path("/run"))
+	return found, nil
 }
 
-func dial(ctx context.Context, h *host.Root, path string) (*Client, error) {
+// Dial connects to a socket and makes no call. The error wraps ECONNREFUSED
+// where nobody listens at it, and EAGAIN where the queue of connections that
+// were not accepted is full.
+func Dial(ctx context.Context, h *host.Root, path string) (*Client, error) {
+	var d net.Dialer
+	socket, err := d.DialContext(ctx, "unix", h.Path(path))
+	if err != nil {
+		if info, statErr := h.Stat(path); statErr == nil && info.Mode().Type() != fs.ModeSocket {
+			return nil, fmt.Errorf("CRI endpoint %s is no socket: set --cri-endpoint", h.Path(path)) // the kernel calls that refused, too
+		}
+		return nil, err
+	}
+	once := make(chan net.Conn, 1)
+	once <- socket
 	conn, err := grpc.NewClient("passthrough:///localhost",
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", h.Path(path))
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			select {
+			case socket := <-once:
+				return socket, nil
+			default:
+				return nil, errors.New("the connection was lost")
+			}
 		}),
+		// A server that says nothing is given up by the deadline of the call alone.
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: time.Hour}),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDisableRetry(),
@@ -119,30 +160,79 @@ func dial(ctx context.Context, h *host.Root, path string) (*Client, error) {
 		grpc.WithInitialConnWindowSize(1<<20),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxReply), grpc.ForceCodecV2(codec{})))
 	if err != nil {
+		socket.Close()
 		return nil, fmt.Errorf("CRI endpoint %s: %w", path, err)
 	}
-	c := &Client{conn: conn, Endpoint: path}
-	for _, c.version = range []string{"v1", "v1alpha2"} {
-		if err = c.call(ctx, "Version", &runtime.VersionRequest{}, &runtime.VersionResponse{}); status.Code(err) != codes.Unimplemented {
+	return &Client{conn: conn, socket: socket, Endpoint: path}, nil
+}
+
+// negotiate finds the version of the API that the runtime speaks.
+func (c *Client) negotiate(ctx context.Context) (err error) {
+	for _, c.version = range versions {
+		if err = c.Version(ctx); status.Code(err) != codes.Unimplemented {
+			break
+		}
+	}
+	return err
+}
+
+var versions = []string{"v1", "v1alpha2"}
+
+// Close ends the connection.
+func (c *Client) Close() {
+	c.conn.Close()
+	c.socket.Close() // which conn has not taken before the first call
+}
+
+// Listener is the process that listens at the socket: its pid in the PID
+// namespace of this process, 0 when it is out of sight there. A daemon that
+// systemd listens for (socket activation) is not told.
+func (c *Client) Listener() int {
+	unixConn, ok := c.socket.(*net.UnixConn)
+	if !ok {
+		return 0
+	}
+	raw, err := unixConn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	raw.Control(func(fd uintptr) {
+		if peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(peer.Pid)
+		}
+	})
+	return pid
+}
+
+// call asks in the version of the API that was negotiated, else in the first
+// of all that the runtime speaks.
+func (c *Client) call(ctx context.Context, method string, request proto.Message, reply any) (err error) {
+	ask := versions
+	if c.version != "" {
+		ask = []string{c.version}
+	}
+	for _, version := range ask {
+		err = c.conn.Invoke(ctx, "/runtime."+version+".RuntimeService/"+method, request, reply)
+		if status.Code(err) != codes.Unimplemented {
 			break
 		}
 	}
 	if err != nil {
-		conn.Close()
-		return nil, err
-	}
-	return c, nil
-}
-
-// Close ends the connection.
-func (c *Client) Close() { c.conn.Close() }
-
-func (c *Client) call(ctx context.Context, method string, request proto.Message, reply any) error {
-	err := c.conn.Invoke(ctx, "/runtime."+c.version+".RuntimeService/"+method, request, reply)
-	if err != nil {
 		return fmt.Errorf("CRI %s at %s: %w", method, c.Endpoint, err)
 	}
 	return nil
+}
+
+// Version asks for the version of the runtime, of which no check wants to know
+// more than that it comes.
+func (c *Client) Version(ctx context.Context) error {
+	return c.call(ctx, "Version", &runtime.VersionRequest{}, new(listReply))
+}
+
+// Status asks for the state of the runtime and its network, likewise.
+func (c *Client) Status(ctx context.Context) error {
+	return c.call(ctx, "Status", &runtime.StatusRequest{}, new(listReply))
 }
 
 // List is what a list call came to.
@@ -225,10 +315,15 @@ var sizeVersusLimit = regexp.MustCompile(`\((\d{1,18}) vs\. (\d{1,18})\)`)
 // Reason shortens an error of a call for a message: what failed and the
 // runtime's own words.
 func Reason(err error) string {
-	s, ok := status.FromError(err)
-	if !ok {
+	var dial *net.OpError
+	if errors.As(err, &dial) {
+		return "the container runtime is not reachable: " + err.Error()
+	}
+	var answer interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &answer) {
 		return err.Error()
 	}
+	s := answer.GRPCStatus()
 	switch s.Code() {
 	case codes.DeadlineExceeded:
 		return "the container runtime accepts connections but does not answer in time"
@@ -241,5 +336,5 @@ func Reason(err error) string {
 	case codes.Unimplemented:
 		return "the container runtime has no CRI: " + s.Message()
 	}
-	return s.Message()
+	return strings.Replace(err.Error(), s.Err().Error(), s.Message(), 1) // without "rpc error: code ="
 }

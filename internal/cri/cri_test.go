@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -126,7 +127,7 @@ func TestConnectFails(t *testing.T) {
 		}, "", containerdSocket + ": connect: connection refused"},
 		{"a file", func(t *testing.T, root string) {
 			hosttest.Tree{containerdSocket: "not a socket"}.Write(t, root)
-		}, "", "the container runtime is not reachable: "},
+		}, "", containerdSocket + " is no socket: set --cri-endpoint"},
 		{"no CRI", func(t *testing.T, root string) {
 			serve(t, root, containerdSocket, "", nil)
 		}, "", "the container runtime has no CRI: "},
@@ -178,6 +179,96 @@ func TestConnectHangs(t *testing.T) {
 	_, err := Connect(ctx, hosttest.Open(t, root), "")
 	if got, want := Reason(err), "the container runtime accepts connections but does not answer in time"; got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// Calls without Connect find the version of the API by themselves.
+func TestDial(t *testing.T) {
+	for _, version := range versions {
+		root := lab.ShortDir(t)
+		serve(t, root, containerdSocket, version, &lab.FakeCRI{})
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		c, err := Dial(ctx, hosttest.Open(t, root), containerdSocket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if pid := c.Listener(); pid != os.Getpid() {
+			t.Errorf("pid %d listens, want this process, %d", pid, os.Getpid())
+		}
+		for name, call := range map[string]func(context.Context) error{"Version": c.Version, "Status": c.Status} {
+			if err := call(ctx); err != nil {
+				t.Errorf("%s: %s: %v", version, name, err)
+			}
+		}
+		if list, err := c.Containers(ctx, nil, func(*Container) {}); err != nil || list.Items != 0 {
+			t.Errorf("%s: containers %+v, %v", version, list, err)
+		}
+		c.Close()
+		if pid := c.Listener(); pid != 0 {
+			t.Errorf("pid %d listens at a closed connection", pid)
+		}
+	}
+}
+
+// A client that makes no call leaves no connection behind.
+func TestDialOnly(t *testing.T) {
+	root := lab.ShortDir(t)
+	listener := listen(t, root, containerdSocket)
+	c, err := Dial(context.Background(), hosttest.Open(t, root), containerdSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	c.Close()
+	accepted.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := accepted.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("after Close the server reads %v, want the end", err)
+	}
+}
+
+// Whatever becomes of the connection, there is no second one.
+func TestDialsOnce(t *testing.T) {
+	root := lab.ShortDir(t)
+	listener := listen(t, root, containerdSocket)
+	accepted := make(chan net.Conn, 10)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- conn
+			conn.Close()
+		}
+	}()
+	c, err := Dial(context.Background(), hosttest.Open(t, root), containerdSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 3 {
+		if err := c.Version(context.Background()); status.Code(err) != codes.Unavailable {
+			t.Errorf("%v, want it unavailable", err)
+		}
+		c.conn.ResetConnectBackoff()
+	}
+	if n := len(accepted); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
+func TestDialRefused(t *testing.T) {
+	root := lab.ShortDir(t)
+	stale := listen(t, root, containerdSocket).(*net.UnixListener)
+	stale.SetUnlinkOnClose(false)
+	stale.Close()
+	if _, err := Dial(context.Background(), hosttest.Open(t, root), containerdSocket); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%v, want it refused", err)
 	}
 }
 
@@ -269,6 +360,8 @@ func TestReason(t *testing.T) {
 			`connection error: desc = "transport: Error while dialing: dial unix /run/x.sock: connect: connection refused"`),
 		"the container runtime has no CRI: unknown service": status.Error(codes.Unimplemented, "unknown service"),
 		"bolt: timeout": status.Error(codes.Unknown, "bolt: timeout"),
+		"CRI Status at /run/x.sock: bolt: timeout":         fmt.Errorf("CRI Status at /run/x.sock: %w", status.Error(codes.Unknown, "bolt: timeout")),
+		"the container runtime has no CRI: unknown method": fmt.Errorf("CRI Status at /run/x.sock: %w", status.Error(codes.Unimplemented, "unknown method")),
 	} {
 		if got := Reason(err); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -150,8 +150,9 @@ type Container struct {
 	ID, SandboxID, Name []byte
 	State               runtime.ContainerState
 	CreatedAt           time.Time // zero when the runtime does not say
-	PodName, Namespace  []byte    // from kubelet's labels; nil without them
-	Bytes               int       // encoded, with the item's own tag and length
+	// From kubelet's labels; nil without them.
+	PodUID, PodName, Namespace []byte
+	Bytes                      int // encoded, with the item's own tag and length
 }
 
 // Pod names the pod of the container for a message, "" when kubelet's labels
@@ -167,6 +168,7 @@ func (c *Container) Pod() string {
 const (
 	labelPodName   = "io.kubernetes.pod.name"
 	labelNamespace = "io.kubernetes.pod.namespace"
+	labelPodUID    = "io.kubernetes.pod.uid"
 )
 
 func (c *Container) decode(b []byte) error {
@@ -211,6 +213,8 @@ func (c *Container) label(entry []byte) error {
 		c.PodName = value
 	case labelNamespace:
 		c.Namespace = value
+	case labelPodUID:
+		c.PodUID = value
 	}
 	return err
 }

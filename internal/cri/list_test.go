@@ -39,7 +39,7 @@ func container(i int, at time.Time) *runtime.Container {
 		State:        runtime.ContainerState(i % 4),
 		CreatedAt:    at.UnixNano(),
 		Labels: map[string]string{"io.kubernetes.container.name": "web", "io.kubernetes.pod.name": fmt.Sprintf("cart-%d", i),
-			"io.kubernetes.pod.namespace": "shop"},
+			"io.kubernetes.pod.namespace": "shop", "io.kubernetes.pod.uid": fmt.Sprintf("0a3e4f52-9f6b-4c58-8f0e-%012d", i)},
 		Annotations: map[string]string{"io.kubernetes.container.restartCount": "3"},
 	}
 }
@@ -58,12 +58,12 @@ func sandboxText(s *runtime.PodSandbox) string {
 }
 
 func (c *Container) text() string {
-	return fmt.Sprintf("%q %q %q %q %q %d %v %d", c.ID, c.SandboxID, c.Name, c.PodName, c.Namespace, c.State, c.CreatedAt, c.Bytes)
+	return fmt.Sprintf("%q %q %q %q %q %q %d %v %d", c.ID, c.SandboxID, c.Name, c.PodUID, c.PodName, c.Namespace, c.State, c.CreatedAt, c.Bytes)
 }
 
 func containerText(c *runtime.Container) string {
 	w := Container{ID: []byte(c.Id), SandboxID: []byte(c.PodSandboxId), Name: []byte(c.GetMetadata().GetName()),
-		PodName: []byte(c.Labels[labelPodName]), Namespace: []byte(c.Labels[labelNamespace]),
+		PodUID: []byte(c.Labels[labelPodUID]), PodName: []byte(c.Labels[labelPodName]), Namespace: []byte(c.Labels[labelNamespace]),
 		State: c.State, CreatedAt: created(uint64(c.CreatedAt)), Bytes: proto.Size(&runtime.ListContainersResponse{Containers: []*runtime.Container{c}})}
 	return w.text()
 }

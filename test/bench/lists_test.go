@@ -125,8 +125,11 @@ func encodedLists(pods int) map[string][]byte {
 			lab.Container(lab.ContainerConfig(pod, "web"), pods+i, i, runtimeapi.ContainerState_CONTAINER_EXITED, at))
 	}
 	version := &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "fake", RuntimeVersion: "1.0.0", RuntimeApiVersion: "v1"}
+	healthy := &runtimeapi.StatusResponse{Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
+		{Type: runtimeapi.RuntimeReady, Status: true}, {Type: runtimeapi.NetworkReady, Status: true},
+	}}}
 	replies := map[string][]byte{}
-	for method, message := range map[string]proto.Message{"Version": version, "ListPodSandbox": &sandboxes, "ListContainers": &containers} {
+	for method, message := range map[string]proto.Message{"Version": version, "Status": healthy, "ListPodSandbox": &sandboxes, "ListContainers": &containers} {
 		b, err := proto.Marshal(message)
 		if err != nil {
 			panic(err) // all of it is made above

@@ -32,22 +32,38 @@ func ratio(a, b time.Duration) float64 { return float64(a) / float64(b) }
 // what could not look was cheap for the wrong reason.
 func cpu(b *testing.B, worst int, command ...string) time.Duration {
 	b.Helper()
+	cpuOnce(b, worst, command)
 	var times []time.Duration
-	for i := range runs + 1 {
-		cmd := exec.Command(command[0], command[1:]...)
-		var exit *exec.ExitError
-		out, err := cmd.Output()
-		if err != nil && !errors.As(err, &exit) {
-			b.Fatalf("%q: %v", command, err)
-		}
-		if code := cmd.ProcessState.ExitCode(); code < 0 || code > worst {
-			b.Fatalf("%q: %v: %.300s", command, cmd.ProcessState, out)
-		}
-		if i > 0 {
-			times = append(times, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
-		}
+	for range runs {
+		times = append(times, cpuOnce(b, worst, command))
 	}
 	return median(times)
+}
+
+// cpuInTurns is the user and system time of two commands that are so short that caches and neighbours tell: they run in
+// turns, as checks do on a node, and more often.
+func cpuInTurns(b *testing.B, one, other []string) (time.Duration, time.Duration) {
+	b.Helper()
+	var ones, others []time.Duration
+	for range 10 * runs {
+		ones = append(ones, cpuOnce(b, 0, one))
+		others = append(others, cpuOnce(b, 0, other))
+	}
+	return median(ones), median(others)
+}
+
+func cpuOnce(b *testing.B, worst int, command []string) time.Duration {
+	b.Helper()
+	cmd := exec.Command(command[0], command[1:]...)
+	var exit *exec.ExitError
+	out, err := cmd.Output()
+	if err != nil && !errors.As(err, &exit) {
+		b.Fatalf("%q: %v", command, err)
+	}
+	if code := cmd.ProcessState.ExitCode(); code < 0 || code > worst {
+		b.Fatalf("%q: %v: %.300s", command, cmd.ProcessState, out)
+	}
+	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 }
 
 // rss is the most memory in MiB that the command had resident, the median of three runs. The kernel's ru_maxrss does

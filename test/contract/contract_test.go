@@ -40,13 +40,18 @@ var readsNothing = map[string]string{"pipe-pages": "asks for the size of a pipe 
 
 // modelled has the checks that must be OK on the healthy host of host_test.go and say Problem of the sick one of
 // names_test.go. Of other checks only the contract is wanted there, as these hosts may lack what they read.
-var modelled = map[string]bool{"cri-list-size": true, "runc-init": true, "task-limit": true, "zombies": true}
+var modelled = map[string]bool{"cri-latency": true, "cri-list-size": true, "runc-init": true, "task-limit": true, "zombies": true}
 
 // extraArgs makes a check say Problem of the sick host.
 var extraArgs = map[string][]string{
+	"cri-latency":   {"--slow=1us"},   // no runtime is that fast
 	"cri-list-size": {"--limit=1KiB"}, // the fake runtime's lists are short
 	"task-limit":    {"--for=1"},
 }
+
+// tellsSilence has the checks for which a runtime that does not answer is the finding and not a failed look, and the
+// arguments with which one look within timeout is enough to say so.
+var tellsSilence = map[string][]string{"cri-latency": {"--slow=2s", "--for=1"}}
 
 var checks []check
 
@@ -178,6 +183,21 @@ func (c check) wantUnknown(t *testing.T, args []string, patterns ...string) npd.
 		if !regexp.MustCompile(p).MatchString(r.Message) {
 			t.Errorf("%s %q: message %q, want %q in it", c.name, args, r.Message, p)
 		}
+	}
+	return r
+}
+
+// wantSilence runs the check on a host whose runtime does not answer, and wants a Problem of the checks that look for
+// that, and of others Unknown, with a message in which the pattern is found.
+func (c check) wantSilence(t *testing.T, root, pattern string) npd.PluginResult {
+	t.Helper()
+	args, isFinding := tellsSilence[c.name]
+	if !isFinding {
+		return c.wantUnknown(t, c.on(root), pattern)
+	}
+	r := c.run(t, c.on(root, args...)...)
+	if r.Status != npd.NonOK || !regexp.MustCompile(pattern).MatchString(r.Message) {
+		t.Errorf("%s %q is %v, want a Problem with %q: %s", c.name, args, r.Status, pattern, r.Message)
 	}
 	return r
 }

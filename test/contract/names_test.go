@@ -74,6 +74,8 @@ func sickHost(t *testing.T, name string) string {
 	set("proc/2000/stat", stat(2000, "runc:[2:INIT]", 'S', 1, 4000))
 	set("proc/2000/wchan", name)
 	set("proc/2000/cgroup", "0::/kubepods/pod"+podUID+"/"+comm+"\n")
+	set("proc/2001/stat", stat(2001, "containerd", 'D', 1, 4000))
+	set("proc/2001/wchan", name)
 	group := "sys/fs/cgroup/system.slice/x" + comm[:min(len(comm), 200)] + ".service"
 	set(group+"/pids.current", "30000\n")
 	set(group+"/pids.max", "30001\n")

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,10 +26,14 @@ const callTimeout = time.Minute
 
 // ContainerdConfig is what tests need to differ from containerd's defaults.
 type ContainerdConfig struct {
+	// Version is one of Generations, "" for the containerd on PATH.
+	Version string
 	// MaxSendMessageSize is the server's limit for one reply in bytes, 0 for containerd's own (16 MiB).
 	MaxSendMessageSize int
 	// Runtimes maps runtime handlers to the runc executables they use. The handler "" is the runc on PATH.
 	Runtimes map[string]string
+	// CNI is the network plugin, nil when all pods use the host's network.
+	CNI *CNI
 }
 
 // Containerd is a running containerd with its data, state and socket in a directory of its own, and one image.
@@ -50,9 +55,8 @@ type Containerd struct {
 func StartContainerd(t testing.TB, binaries string, config ContainerdConfig) *Containerd {
 	t.Helper()
 	NeedRoot(t)
-	containerd := NeedCommand(t, "containerd", "containerd")
-	ctr := NeedCommand(t, "ctr", "containerd")
 	NeedCommand(t, "runc", "runc")
+	daemon, ctr := containerdCommands(t, config.Version)
 
 	c := &Containerd{dir: ShortDir(t), cgroupParent: CgroupParent(t)}
 	c.Endpoint = "unix://" + c.socket()
@@ -60,8 +64,9 @@ func StartContainerd(t testing.TB, binaries string, config ContainerdConfig) *Co
 	if err := os.WriteFile(configFile, []byte(c.toml(config)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c.start(t, containerd, configFile)
-	c.connect(t)
+	daemon.Args = append(daemon.Args, "--config", configFile)
+	c.start(t, daemon)
+	c.connect(t, config.Version)
 	t.Cleanup(func() { c.RemovePods(t, slices.Clone(c.sandboxes)) })
 
 	archive := filepath.Join(c.dir, "pause.tar")
@@ -74,11 +79,27 @@ func StartContainerd(t testing.TB, binaries string, config ContainerdConfig) *Co
 	return c
 }
 
+// containerdCommands returns the daemon of a generation, which finds its own shim, and the path of its ctr.
+func containerdCommands(t testing.TB, version string) (daemon *exec.Cmd, ctr string) {
+	t.Helper()
+	if version == "" {
+		return exec.Command(NeedCommand(t, "containerd", "containerd")), NeedCommand(t, "ctr", "containerd")
+	}
+	dir := containerdDir(t, version)
+	daemon = exec.Command(filepath.Join(dir, "containerd"))
+	daemon.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	return daemon, filepath.Join(dir, "ctr")
+}
+
 func (c *Containerd) socket() string { return filepath.Join(c.dir, "containerd.sock") }
 
-// toml returns the configuration. The native snapshotter works on every filesystem, overlayfs not on an overlay.
+// toml returns the configuration, in the version that all generations read. The native snapshotter works on every filesystem, overlayfs not on an overlay.
 // Without restrict_oom_score_adj no sandbox starts where root lacks CAP_SYS_RESOURCE.
 func (c *Containerd) toml(config ContainerdConfig) string {
+	cni := CNI{filepath.Join(c.dir, "no-cni")}
+	if config.CNI != nil {
+		cni = *config.CNI
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `version = 2
 root = "%[1]s/root"
@@ -93,12 +114,18 @@ state = "%[1]s/state"
   disable_apparmor = true
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    conf_dir = "%[1]s/cni"
+    bin_dir = "%[5]s"
+    conf_dir = "%[6]s"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "native"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
-`, c.dir, c.socket(), config.MaxSendMessageSize, PauseImage)
+[[plugins."io.containerd.transfer.v1.local".unpack_config]] # with which containerd 2 pulls
+  platform = "linux/%[7]s"
+  snapshotter = "native"
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true # its socket is not in a directory of the lab
+`, c.dir, c.socket(), config.MaxSendMessageSize, PauseImage, cni.plugins(), cni.configs(), runtime.GOARCH)
 	for handler, runc := range config.Runtimes {
 		fmt.Fprintf(&b, `  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%[1]s]
     runtime_type = "io.containerd.runc.v2"
@@ -110,14 +137,13 @@ state = "%[1]s/state"
 }
 
 // start starts the daemon and sees to its end: itself, the shims that outlive it, and what they mounted.
-func (c *Containerd) start(t testing.TB, containerd, configFile string) {
+func (c *Containerd) start(t testing.TB, daemon *exec.Cmd) {
 	t.Helper()
 	log, err := os.Create(filepath.Join(c.dir, "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	daemon := exec.Command(containerd, "--config", configFile)
 	daemon.Stdout, daemon.Stderr = log, log
 	if err := daemon.Start(); err != nil {
 		t.Fatalf("start containerd: %v", err)
@@ -136,10 +162,14 @@ func (c *Containerd) start(t testing.TB, containerd, configFile string) {
 	})
 }
 
-func (c *Containerd) connect(t testing.TB) {
+func (c *Containerd) connect(t testing.TB, version string) {
 	t.Helper()
-	connection, err := grpc.NewClient(c.Endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(1<<30)))
+	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(1<<30))}
+	if version == "1.4" {
+		options = append(options, grpc.WithUnaryInterceptor(callV1alpha2))
+	}
+	connection, err := grpc.NewClient(c.Endpoint, options...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +182,11 @@ func (c *Containerd) connect(t testing.TB) {
 		_, err := c.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
 		return err == nil
 	})
+}
+
+// callV1alpha2 gives methods the names they have in the API before runtime.v1, whose messages read the same.
+func callV1alpha2(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return invoke(ctx, strings.Replace(method, "/runtime.v1.", "/runtime.v1alpha2.", 1), req, reply, cc, opts...)
 }
 
 // RunPod starts a pod's sandbox with a runtime handler ("" for the default) and returns its id.
