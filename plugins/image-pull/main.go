@@ -35,11 +35,11 @@ func main() {
 			"when a pull seems to hang: /proc/*/stat, the links in /proc/PID/fd of the runtime; small files of blobs/sha256; /var/lib/kubelet/image_manager/pulling (names of images)"},
 		Needs:      "the host's /proc and /var/lib/containerd, or /run/crio and /var/tmp, below --host-root, without hostPID; CAP_SYS_PTRACE to see what the runtime holds open",
 		LookAlikes: "a slow download that advances; what a killed runtime left behind; a download by podman or another tool of the kind",
-		Example:    "--host-root=/host --age=5m",
+		Example:    "--host-root=/host --age=3m",
 		For:        2,
 		Timeout:    20 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
-			plugin.DurationVar(fs, &c.age, "age", 5*time.Minute, "Problem when nothing has arrived for this `duration`")
+			plugin.DurationVar(fs, &c.age, "age", 3*time.Minute, "Problem when nothing has arrived for this `duration`")
 			fs.StringVar(&c.containerdRoot, "containerd-root", containerd.DefaultRoot, "`directory` of containerd's data, as the host sees it")
 			fs.StringVar(&c.crioTemp, "crio-temp", "/var/tmp", "`directory` of CRI-O's downloads (big_files_temporary_dir), as the host sees it")
 		},
