@@ -130,7 +130,11 @@ func TestBrokenIngests(t *testing.T) {
 	if _, err := Ingests(open(t, hosttest.Tree{}), DefaultRoot, now); !host.Gone(err) {
 		t.Errorf("no store: %v", err)
 	}
-	if _, err := Ingests(open(t, hosttest.Tree{ingests + "1f/ref": "-> /etc/passwd", ingests + "1f/data": ""}), DefaultRoot, now); err == nil {
+	outside := filepath.Join(t.TempDir(), "ref")
+	if err := os.WriteFile(outside, []byte("k8s.io/1/layer-"+layer), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Ingests(open(t, hosttest.Tree{ingests + "1f/ref": "-> " + outside, ingests + "1f/data": ""}), DefaultRoot, now); err == nil {
 		t.Error("a link out of the host was followed")
 	}
 }
