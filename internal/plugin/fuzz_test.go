@@ -37,15 +37,15 @@ var testNow = time.Unix(1793534520, 0)
 
 func FuzzState(f *testing.F) {
 	for _, seed := range []string{
-		`{"bootID":"boot-1","time":1793534460,"bad":1,"failed":0,"last":{"status":1,"message":"3 toys broken"},"history":{"toys":[[1793534400,1],[1793534460,2]]},"check":[[4711,99]]}`,
-		`{"bootID":"boot-1","bad":-1}`, `{"bootID":"boot-1","last":{"status":7}}`, `{"bootID":"boot-0","bad":3}`,
-		`{"bootID":"boot-1","history":{"toys":[[1e308,1e308],[-1e308,-1e308],[0,0]]}}`, `{"bootID":"boot-1","history":{"toys":null}}`,
-		`{"bootID":"boot-1","last":{"status":1,"message":"\u0000%s\n"}}`, `{}`, `[]`, `null`, `{"bootID":`, "\xff", "",
+		"boot boot-1\ntime 1793534460\nbad 1\nfailed 0\nlast 1 3 toys broken\nsample 1793534400 1 toys\nsample 1793534460 2 toys\ncheck [[4711,99]]\n",
+		"boot boot-1\nbad -1\n", "boot boot-1\nlast 7 x\n", "boot boot-0\nbad 3\n", "boot \n", "boot boot-1", "boot boot-1\n\n",
+		"boot boot-1\nsample 1e308 1e308 toys\nsample -1e308 -1e308 toys\nsample NaN Inf toys\nsample 0 0\n",
+		"boot boot-1\nlast 1 \x00%s\r\ncheck {\n", "\xff", "",
 	} {
 		f.Add([]byte(seed))
 	}
 	dir := f.TempDir()
-	s := store{path: filepath.Join(dir, "toy.json")}
+	s := store{path: filepath.Join(dir, "toy.state")}
 	log := logrus.New()
 	log.SetLevel(logrus.PanicLevel)
 	f.Fuzz(func(t *testing.T, file []byte) {

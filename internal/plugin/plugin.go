@@ -147,11 +147,11 @@ func run(c Check, args []string, stdout, stderr io.Writer) int {
 		return int(OK)
 	}
 
-	st := openStore(o.stateDir, c.Name)
-	if st.err != nil {
-		log.Warnf("no memory between runs: %v", st.err)
+	st, stateErr := openStore(o.stateDir, c.Name)
+	if stateErr != nil {
+		log.Warnf("no memory between runs: %v", stateErr)
 	}
-	look := &Look{Now: start, Log: log, StateErr: st.err}
+	look := &Look{Now: start, Log: log, StateErr: stateErr}
 	var r report
 	if look.Host, err = host.Open(o.hostRoot); err != nil {
 		v := Unknownf("%v: mount the node's file system there, or set --host-root", err)
@@ -167,42 +167,91 @@ func run(c Check, args []string, stdout, stderr io.Writer) int {
 	return code
 }
 
-// lookAndKeep looks with the memory of the last run and keeps it for the next.
-// At 9 tenths of the timeout it leaves behind what hangs; the rest is for
-// telling the verdict on a node that is short of CPU.
-func lookAndKeep(c Check, look *Look, st store, o options) report {
-	deadline := time.After(o.timeout / 10 * 9)
-	late := Unknownf("no verdict within --timeout %s: the node is short of CPU, or a call hangs", shortDuration(o.timeout))
-	boot := make(chan string, 1)
-	go func() { boot <- look.Host.BootID() }()
-	var bootID string
-	select {
-	case bootID = <-boot:
-	case <-deadline:
-		return tell(c, &state{}, late, o.inARow, look)
-	}
+// quick is how long a look lasts at most on a healthy node. Until then a check
+// has neither thread nor handler for signals, which would cost more than the
+// look itself.
+const quick = 100 * time.Millisecond
 
-	mem, err := st.load(bootID, look.Now)
-	if errors.Is(err, errNoBoot) {
-		st.err, look.StateErr = err, err
+// outcome is what came of a look.
+type outcome struct {
+	verdict    Verdict
+	remembered any
+}
+
+// lookAndKeep looks with the memory of the last run and keeps it for the next.
+// It leaves behind what hangs; a tenth of the timeout is left for telling the
+// verdict on a node that is short of CPU.
+func lookAndKeep(c Check, look *Look, st store, o options) report {
+	recalled := make(chan state, 1)
+	done := make(chan outcome, 1)
+	go func() {
+		defer func() {
+			if cause := recover(); cause != nil {
+				look.Log.Errorf("panic: %v\n%s", cause, debug.Stack())
+				done <- outcome{verdict: Unknownf("internal error: panic: %v; please report it", cause)}
+			}
+		}()
+		mem, err := st.load(look.Host.BootID(), look.Now)
+		if errors.Is(err, errNoBoot) {
+			look.StateErr = err
+		}
+		if err != nil {
+			look.Log.Warnf("starting with an empty memory: %v", err)
+		}
+		look.recalled = mem.Check
+		recalled <- mem
+		ctx, cancel := context.WithTimeout(context.Background(), o.timeout/10*8)
+		defer cancel()
+		v := c.Look(ctx, look)
+		done <- outcome{v, look.remembered}
+	}()
+	end := await(done, o.timeout)
+
+	var mem state
+	select {
+	case mem = <-recalled:
+	default: // the host root hangs: the memory is of another boot, for all we know
+		return tell(c, &state{}, end.verdict, o.inARow, &Look{Now: look.Now, Log: look.Log})
 	}
-	if err != nil {
-		look.Log.Warnf("starting with an empty memory: %v", err)
-	}
-	look.recalled = mem.Check
-	v, remembered := lookUntil(c, look, o.timeout/10*8, deadline, late)
 	before := mem
-	mem.keep(remembered, look.Log)
-	r := tell(c, &mem, v, o.inARow, look)
-	if err := st.save(mem); err != nil && st.err == nil {
+	mem.keep(end.remembered, look.Log)
+	r := tell(c, &mem, end.verdict, o.inARow, look)
+	if look.StateErr != nil {
+		return r
+	}
+	if err := st.save(mem); err != nil {
 		look.Log.Warnf("cannot keep the memory for the next run: %v", err)
-		if v.Status == Problem && r.Status == OK {
+		if end.verdict.Status == Problem && r.Status == OK {
 			// Nobody would count the bad looks: without memory the first one counts.
 			look.StateErr = err
-			r = tell(c, &before, v, o.inARow, look)
+			r = tell(c, &before, end.verdict, o.inARow, look)
 		}
 	}
 	return r
+}
+
+// await waits for the end of a look, but not beyond 9 tenths of the timeout. The
+// check's own calls end before, when its context does.
+func await(done <-chan outcome, timeout time.Duration) outcome {
+	limit := timeout / 10 * 9
+	deadline := time.NewTimer(min(quick, limit))
+	select {
+	case end := <-done:
+		return end
+	case <-deadline.C:
+	}
+	terminated := make(chan os.Signal, 1)
+	signal.Notify(terminated, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(terminated)
+	deadline.Reset(limit - min(quick, limit))
+	select {
+	case end := <-done:
+		return end
+	case s := <-terminated:
+		return outcome{verdict: Unknownf("ended by signal %q before the verdict", s)}
+	case <-deadline.C:
+		return outcome{verdict: Unknownf("no verdict within --timeout %s: the node is short of CPU, or a call hangs", shortDuration(timeout))}
+	}
 }
 
 // unknownCode is the exit code of a run that came to no verdict.
@@ -239,41 +288,6 @@ func (o *options) check(fs *flag.FlagSet, log *logrus.Logger) error {
 	}
 	log.SetLevel(level)
 	return nil
-}
-
-// lookUntil looks, but not beyond the deadline, where the verdict is late. The
-// check's own calls end before, after the time that is allowed to them. What the
-// check wants remembered comes beside the verdict.
-func lookUntil(c Check, look *Look, allowed time.Duration, deadline <-chan time.Time, late Verdict) (Verdict, any) {
-	ctx, cancel := context.WithTimeout(context.Background(), allowed)
-	defer cancel()
-	terminated := make(chan os.Signal, 1)
-	signal.Notify(terminated, syscall.SIGTERM, syscall.SIGINT)
-	defer signal.Stop(terminated)
-
-	type outcome struct {
-		verdict    Verdict
-		remembered any
-	}
-	done := make(chan outcome, 1)
-	go func() {
-		defer func() {
-			if cause := recover(); cause != nil {
-				look.Log.Errorf("panic: %v\n%s", cause, debug.Stack())
-				done <- outcome{verdict: Unknownf("internal error: panic: %v; please report it", cause)}
-			}
-		}()
-		v := c.Look(ctx, look)
-		done <- outcome{v, look.remembered}
-	}()
-	select {
-	case o := <-done:
-		return o.verdict, o.remembered
-	case s := <-terminated:
-		return Unknownf("ended by signal %q before the verdict", s), nil
-	case <-deadline:
-		return late, nil
-	}
 }
 
 // keptFailures is how many looks in a row may fail before the last verdict is

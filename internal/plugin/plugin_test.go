@@ -3,7 +3,6 @@ package plugin
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -405,6 +404,7 @@ func TestSignal(t *testing.T) {
 	hangs := make(chan struct{})
 	defer close(hangs)
 	m.look = func(context.Context, *Look) Verdict {
+		time.Sleep(3 * quick) // before that it would just end
 		if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
@@ -466,11 +466,8 @@ func TestForecastInMessage(t *testing.T) {
 		history = append(history, sample{float64(now.Add(-time.Duration(i) * time.Minute).Unix()), float64(100 - i)})
 	}
 	seed := func() {
-		b, err := json.Marshal(state{BootID: "boot-1", History: map[string][]sample{"toys": history}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		hosttest.Tree{"toy.json": string(b)}.Write(t, m.stateDir)
+		st := state{BootID: "boot-1", History: map[string][]sample{"toys": history}}
+		hosttest.Tree{"toy.state": string(st.append(nil))}.Write(t, m.stateDir)
 	}
 	toys := []Measurement{{Name: "toys", Value: 100, Limit: 280, Unit: "toys", Forecast: true}}
 	m.verdict = Verdict{Status: Problem, Message: "100 of 280 toys", Measurements: toys}

