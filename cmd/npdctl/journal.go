@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -84,7 +85,7 @@ func (r *runner) journal(ctx context.Context) {
 func readHour(ctx context.Context, m *npd.LogMonitor) (hour, error) {
 	c := m.Config
 	identifier := m.Identifier()
-	args := []string{"--output-fields=MESSAGE", "--since=-1h", "--identifier=" + identifier}
+	dirs := hostJournals()
 	switch {
 	case c.Plugin == "filelog":
 		return hour{}, errors.New("plugin filelog; npdctl replay reads log files")
@@ -94,22 +95,34 @@ func readHour(ctx context.Context, m *npd.LogMonitor) (hour, error) {
 		if !isDir(c.LogPath) {
 			return hour{}, fmt.Errorf("no directory %s, NPD would not start this monitor", c.LogPath)
 		}
-		args = append(args, "--directory="+c.LogPath)
+		dirs = []string{c.LogPath}
 	}
-	child, err := startJournalctl(ctx, args...)
+	watch := func(time.Time) error { return ctx.Err() }
+	journal, err := logread.OpenJournal([]string{identifier}, time.Now().Add(-time.Hour), watch, dirs...)
 	if err != nil {
 		return hour{}, err
 	}
-	h, err := readEntries(logread.NewFormat(child, logread.Export), m)
-	if err != nil {
-		child.stop()
-	} else {
-		err = child.wait()
+	defer journal.Close()
+	if journal.Files() == 0 {
+		return hour{}, fmt.Errorf("no *.journal in %s", strings.Join(dirs, " "))
 	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	h, err := readEntries(logread.NewJournal(journal), m)
+	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("more than can be read in %v, the rest", journalTime)
 	}
+	if broken := journal.Broken(); err == nil && len(broken) > 0 {
+		err = fmt.Errorf("%d of %d files are not whole: %w", len(broken), journal.Files(), broken[0])
+	}
 	return h, err
+}
+
+// hostJournals are the directories that journalctl reads when it is not told one, those of this machine. There may be none.
+func hostJournals() []string {
+	dirs := []string{"/run/log/journal"}
+	if machine, err := os.ReadFile("/etc/machine-id"); err == nil {
+		dirs = append(dirs, filepath.Join("/var/log/journal", strings.TrimSpace(string(machine))))
+	}
+	return slices.DeleteFunc(dirs, func(dir string) bool { return !isDir(dir) })
 }
 
 func readEntries(from *logread.Reader, m *npd.LogMonitor) (hour, error) {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"npd-plugins/internal/journalfile/journaltest"
 )
 
 // site is a directory with configurations, checks and journal rules, and an empty PATH but for sh and the tools it needs.
@@ -222,42 +224,34 @@ func (s site) journalRules(extra string) {
 		"rules": [{"type": "temporary", "reason": "KubeletSighs", "pattern": "it sighs.*"}%s]}`, filepath.Join(s.dir, "journal"), extra))
 }
 
+// entryAt is an entry of an identifier.
+func entryAt(at time.Time, identifier string, texts ...string) journaltest.Entry {
+	return journaltest.Entry{Realtime: uint64(at.UnixMicro()), Fields: journaltest.Texts(append(texts, "SYSLOG_IDENTIFIER="+identifier)...)}
+}
+
 func TestRunJournal(t *testing.T) {
 	s := newSite(t)
 	s.check("Good", "echo fine")
 	s.journalRules("")
-	now := time.Date(2026, 1, 2, 13, 14, 15, 0, time.Local)
-	s.write("entries", entry(now, "MESSAGE=it sighs once")+
-		entry(now, "MESSAGE=x"+strings.Repeat("y", 2<<20)+"it sighs")+
-		entry(now, binaryField("MESSAGE", "\x1b[1mit sighs"))+
-		entry(now, "PRIORITY=6")+
-		entry(now.Add(time.Second), "MESSAGE=quiet\nMESSAGE= it sighs 50% louder "))
-	s.write("path/journalctl", "#!/bin/sh\necho \"$@\" >"+s.dir+"/args\n/bin/cat "+s.dir+"/entries\n")
-	t.Setenv("PATH", filepath.Join(s.dir, "path"))
-	code, out, _ := s.run("--rules", filepath.Join(s.dir, "rules"))
+	now := time.Now().Add(-time.Minute)
+	journaltest.File{Entries: []journaltest.Entry{
+		entryAt(now.Add(-2*time.Hour), "kubelet", "MESSAGE=it sighs long ago"),
+		entryAt(now, "kubelet", "MESSAGE=it sighs once"),
+		entryAt(now, "kubelet", "MESSAGE=x"+strings.Repeat("y", 2<<20)+"it sighs"),
+		entryAt(now, "kubelet", "MESSAGE=\x1b[1mit sighs"),
+		entryAt(now, "kubelet", "PRIORITY=6"),
+		entryAt(now, "sshd", "MESSAGE=it sighs elsewhere"),
+		entryAt(now.Add(time.Second), "kubelet", "MESSAGE=quiet", "MESSAGE= it sighs 50% louder "),
+	}}.Write(t, filepath.Join(s.dir, "journal/system.journal"))
+	code, out, errs := s.run("--rules", filepath.Join(s.dir, "rules"))
 	if code != 0 {
-		t.Errorf("exit %d", code)
+		t.Errorf("exit %d, %s", code, errs)
 	}
-	s.has(out, "13:14:16", "3      KubeletSighs", "it sighs 50%!l(MISSING)ouder", "lines read: kubelet 5")
-	args, _ := os.ReadFile(filepath.Join(s.dir, "args"))
-	s.has(string(args), "--since=-1h", "--identifier=kubelet", "--directory="+filepath.Join(s.dir, "journal"))
-}
+	s.has(out, now.Add(time.Second).Format(time.TimeOnly), "3      KubeletSighs", "it sighs 50%!l(MISSING)ouder", "lines read: kubelet 5")
 
-// The kernel's lines come from the journal too, wherever the file says that NPD reads them.
-func TestRunJournalOfKernel(t *testing.T) {
-	s := newSite(t)
-	s.check("Good", "echo fine")
-	s.write("rules/kernel.json", `{"plugin": "kmsg", "logPath": "/dev/kmsg", "source": "k", "rules": [{"type": "temporary", "reason": "KernelSighs", "pattern": "it sighs.*"}]}`)
-	s.write("entries", entry(time.Now(), "MESSAGE=it sighs"))
-	s.write("path/journalctl", "#!/bin/sh\necho \"$@\" >"+s.dir+"/args\n/bin/cat "+s.dir+"/entries\n")
-	t.Setenv("PATH", filepath.Join(s.dir, "path"))
-	_, out, _ := s.run("--rules", filepath.Join(s.dir, "rules"))
-	s.has(out, "1      KernelSighs", "lines read: kernel 1")
-	args, _ := os.ReadFile(filepath.Join(s.dir, "args"))
-	s.has(string(args), "--identifier=kernel")
-	if strings.Contains(string(args), "/dev/kmsg") {
-		t.Errorf("%s", args)
-	}
+	s.write("journal/broken.journal", "broken")
+	_, out, _ = s.run("--rules", filepath.Join(s.dir, "rules"))
+	s.has(out, "3      KubeletSighs", "not read: kubelet.json: 1 of 2 files are not whole: ", "broken.journal: too short")
 }
 
 func TestRunJournalUnreadable(t *testing.T) {
@@ -267,16 +261,11 @@ func TestRunJournalUnreadable(t *testing.T) {
 	s.write("rules/kernel.json", `{"plugin": "filelog", "source": "k", "rules": []}`)
 	s.write("rules/far.json", `{"plugin": "journald", "pluginConfig": {"source": "x"}, "logPath": "/does/not/exist"}`)
 	s.write("rules/none.json", `{"plugin": "journald"}`)
-	t.Setenv("PATH", filepath.Join(s.dir, "path"))
 	code, out, _ := s.run("--rules", filepath.Join(s.dir, "rules"))
 	if code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	s.has(out, "  none\n", "not read: kernel.json: plugin filelog", "far.json: no directory /does/not/exist", "none.json: no source", "kubelet.json: journalctl is not installed")
-
-	s.write("path/journalctl", "#!/bin/sh\necho no permission >&2; exit 1\n")
-	_, out, _ = s.run("--rules", filepath.Join(s.dir, "rules"))
-	s.has(out, "kubelet.json: journalctl: no permission")
+	s.has(out, "  none\n", "not read: kernel.json: plugin filelog", "far.json: no directory /does/not/exist", "none.json: no source", "kubelet.json: no *.journal in "+s.dir)
 
 	s.journalRules(`, {"type": "temporary", "reason": "R", "pattern": "("}`)
 	code, _, errs := s.run("--rules", filepath.Join(s.dir, "rules"))
@@ -284,6 +273,15 @@ func TestRunJournalUnreadable(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	s.has(errs, "kubelet.json", "missing closing )")
+}
+
+// Where the kernel's lines are looked for: whatever of the two places there is.
+func TestHostJournals(t *testing.T) {
+	for _, dir := range hostJournals() {
+		if !isDir(dir) || !strings.HasSuffix(filepath.Dir(dir)+"/", "/log/journal/") && dir != "/run/log/journal" {
+			t.Errorf("%s", dir)
+		}
+	}
 }
 
 func TestLintFiles(t *testing.T) {

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"npd-plugins/internal/npd/logread"
 )
 
 // progress shows on a terminal how far the reading is: by bytes where the size of the source is known, by the time of the
@@ -54,24 +52,25 @@ func (c countingReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-func (p *progress) update(lines int, e *logread.Entry) {
+// update draws it, if it is time to, for an entry of this time.
+func (p *progress) update(lines int, at time.Time) {
 	if !p.on || time.Since(p.shown) < progressEvery {
 		return
 	}
 	p.shown = time.Now()
 	if p.first.IsZero() {
-		p.first = e.Time()
+		p.first = at
 	}
-	fmt.Fprintf(p.to, "\r\x1b[K%s", bar(p.part(e), lines, time.Since(p.began)))
+	fmt.Fprintf(p.to, "\r\x1b[K%s", bar(p.part(at), lines, time.Since(p.began)))
 }
 
 // part is how much is read, from 0 to 1, or -1 if that is not known.
-func (p *progress) part(e *logread.Entry) float64 {
+func (p *progress) part(at time.Time) float64 {
 	switch {
 	case p.size > 0:
 		return min(1, float64(p.read)/float64(p.size))
 	case p.end.After(p.first) && !p.first.IsZero():
-		return min(1, max(0, float64(e.Time().Sub(p.first))/float64(p.end.Sub(p.first))))
+		return min(1, max(0, float64(at.Sub(p.first))/float64(p.end.Sub(p.first))))
 	}
 	return -1
 }

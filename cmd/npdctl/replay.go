@@ -21,8 +21,10 @@ const replayUsage = `npdctl replay [flags] SOURCE
 Runs NPD rule files over the past and prints which rule would have fired how often: the first and last time, a line, and
 how many Events NPD would have written.
 
-SOURCE is a journal directory or a *.journal file (read with journalctl), a file, or - for stdin. A file or stdin holds
-  journalctl -o export         the fastest
+SOURCE is a journal directory, a *.journal file, another file, or - for stdin. Of a directory the files in it and in the
+directories of machines in it are read as one journal, as by journalctl -D, but without it. What is damaged in them is left out.
+Another file, or stdin, holds
+  journalctl -o export
   journalctl -o json --all     without --all journalctl leaves out messages longer than 4096 bytes
   a text log                   /var/log/messages, /var/log/syslog: "Jan  2 15:04:05 host kubelet[1]: message" or
                                "2026-01-02T15:04:05+00:00 host kubelet[1]: message"; the kernel's "[  12.3] " is taken off
@@ -43,13 +45,14 @@ is one moment.
 texts are replaced, and the most frequent 20 of what is then the same are shown. With more than 1000 kinds a count is "at
 most" that many.
 
-Exit codes: 0 no rule matched, 1 some did, 2 the source cannot be read (to its end), or a usage error.
+Exit codes: 0 no rule matched, 1 some did, 2 the source, or a file of a journal, cannot be read (to its end),
+or a usage error.
 
 Examples:
   npdctl replay /var/log/journal
   npdctl replay --unmatched /var/log/messages
   npdctl replay --identifier kubelet kubelet.log
-  journalctl -D /var/log/journal --since=-7d -o export | npdctl replay --rules journal-rules/kubelet.json -o json -
+  journalctl --since=-7d -o export | npdctl replay --rules journal-rules/kubelet.json -o json -
 `
 
 type replayOptions struct {
@@ -94,16 +97,17 @@ func replay(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	broken := o.read(ctx, p, stderr)
-	if broken != nil && p.lines == 0 {
-		return fail(broken)
-	}
-	if err := p.report(o, stdout); err != nil {
-		return fail(err)
+	if broken == nil || p.lines > 0 {
+		if err := p.report(o, stdout); err != nil {
+			return fail(err)
+		}
 	}
 	for _, note := range p.notes {
 		fmt.Fprintln(stderr, "npdctl replay:", note)
 	}
 	switch {
+	case broken != nil && p.lines == 0:
+		return fail(broken)
 	case broken != nil:
 		return fail(fmt.Errorf("not read to the end: %w", broken))
 	case p.matched():
@@ -200,12 +204,19 @@ func (p *past) readAll(ctx context.Context, from *logread.Reader, shown *progres
 		}
 		p.take(&e)
 		if p.lines%4096 == 0 {
-			if ctx.Err() != nil {
-				return errors.New("interrupted")
+			if err := interrupted(ctx); err != nil {
+				return err
 			}
-			shown.update(p.lines, &e)
+			shown.update(p.lines, e.Time())
 		}
 	}
+}
+
+func interrupted(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	return nil
 }
 
 // take puts one entry through the rules.

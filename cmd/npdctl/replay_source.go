@@ -7,19 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
+	"npd-plugins/internal/journalfile"
 	"npd-plugins/internal/npd/logread"
 )
-
-// journalMagic is what a journal file begins with (HEADER_SIGNATURE of journal-def.h).
-const journalMagic = "LPKSHHRH"
 
 // read puts the source through the rules.
 func (o *replayOptions) read(ctx context.Context, p *past, stderr io.Writer) error {
@@ -35,34 +31,21 @@ func (o *replayOptions) read(ctx context.Context, p *past, stderr io.Writer) err
 		return err
 	}
 	if info.IsDir() {
-		if !hasJournal(o.source) {
-			return fmt.Errorf("no *.journal in %s and the directories in it", o.source)
-		}
-		return o.readJournal(ctx, p, "--directory="+o.source, shown)
+		return o.readJournal(ctx, p, shown)
 	}
 	file, err := os.Open(o.source)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	magic := make([]byte, len(journalMagic))
-	if n, _ := file.ReadAt(magic, 0); string(magic[:n]) == journalMagic {
-		return o.readJournal(ctx, p, "--file="+o.source, shown)
+	signature := make([]byte, len(journalfile.Signature))
+	if n, _ := file.ReadAt(signature, 0); string(signature[:n]) == journalfile.Signature {
+		return o.readJournal(ctx, p, shown)
 	}
 	if info.Mode().IsRegular() {
 		shown.size = info.Size()
 	}
 	return o.readStream(ctx, p, file, shown)
-}
-
-// hasJournal says whether journalctl finds a file in dir: right there, or in the directory of a machine.
-func hasJournal(dir string) bool {
-	for _, pattern := range []string{"*.journal", "*.journal~", "*/*.journal", "*/*.journal~"} {
-		if files, _ := fs.Glob(os.DirFS(dir), pattern); len(files) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 func (o *replayOptions) readStream(ctx context.Context, p *past, from io.Reader, shown *progress) error {
@@ -91,55 +74,44 @@ func (o *replayOptions) readStream(ctx context.Context, p *past, from io.Reader,
 }
 
 // readJournal reads what the rules watch, or all of it if unmatched lines are asked for.
-func (o *replayOptions) readJournal(ctx context.Context, p *past, where string, shown *progress) error {
+func (o *replayOptions) readJournal(ctx context.Context, p *past, shown *progress) error {
 	p.leaveFilelogs()
-	args := []string{where}
+	var identifiers []string
 	if !o.unmatched {
-		for _, identifier := range slices.Sorted(maps.Keys(p.watched)) {
-			args = append(args, "--identifier="+identifier)
-		}
-		if len(p.watched) == 0 {
+		if identifiers = slices.Sorted(maps.Keys(p.watched)); len(identifiers) == 0 {
 			return errors.New("none of the rule files is for a journal")
 		}
 	}
-	shown.end = journalEnd(ctx, args, shown)
-	err := p.readChild(ctx, append(args, exportFields), shown)
-	if err != nil && p.lines == 0 && strings.Contains(err.Error(), "output-fields") {
-		err = p.readChild(ctx, args, shown)
+	watch := func(at time.Time) error {
+		shown.update(p.lines, at)
+		return interrupted(ctx)
 	}
-	return err
-}
-
-func (p *past) readChild(ctx context.Context, args []string, shown *progress) error {
-	child, err := startJournalctl(ctx, args...)
+	journal, err := logread.OpenJournal(identifiers, time.Time{}, watch, o.source)
 	if err != nil {
 		return err
 	}
-	if err := p.readAll(ctx, logread.NewFormat(child, logread.Export), shown); err != nil {
-		child.stop()
-		if ctx.Err() == nil && len(child.complaint) > 0 {
-			err = fmt.Errorf("journalctl: %s", child.complaint)
+	defer journal.Close()
+	if journal.Files() == 0 {
+		return fmt.Errorf("no *.journal in %s and the directories of machines in it", o.source)
+	}
+	shown.end = journal.End()
+	err = p.readAll(ctx, logread.NewJournal(journal), shown)
+	if n := journal.Damaged(); n > 0 {
+		p.note("%d entries or fields are damaged and were left out", n)
+	}
+	broken := journal.Broken()
+	switch {
+	case err != nil:
+		return err
+	case len(broken) == 1:
+		return broken[0]
+	case len(broken) > 1:
+		for _, b := range broken {
+			p.note("%v", b)
 		}
-		return err
+		return fmt.Errorf("%d of %d files are not whole", len(broken), journal.Files())
 	}
-	return child.wait()
-}
-
-// journalEnd returns the time of the last entry, which is only needed to show how far the reading is.
-func journalEnd(ctx context.Context, args []string, shown *progress) time.Time {
-	if !shown.on {
-		return time.Time{}
-	}
-	child, err := startJournalctl(ctx, append(args, "--reverse", "--lines=1")...)
-	if err != nil {
-		return time.Time{}
-	}
-	defer child.stop()
-	var last logread.Entry
-	if logread.NewFormat(child, logread.Export).Next(&last) != nil {
-		return time.Time{}
-	}
-	return last.Time()
+	return nil
 }
 
 // leaveFilelogs notes that a journal has no lines of a log file.

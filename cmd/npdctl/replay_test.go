@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +18,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"npd-plugins/internal/journalfile/journaltest"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -202,6 +206,17 @@ today node kubelet[1]: it sighs
 	s.has(errs, "none of the rule files is for a journal")
 }
 
+// sighs has an entry of kubelet and one of something else for each second.
+func sighs(begin time.Time, seconds int) (entries []journaltest.Entry) {
+	for i := range seconds {
+		at := uint64(begin.Add(time.Duration(i) * time.Second).UnixMicro())
+		entries = append(entries,
+			journaltest.Entry{Realtime: at, Fields: journaltest.Texts("SYSLOG_IDENTIFIER=kubelet", "MESSAGE=it sighs")},
+			journaltest.Entry{Realtime: at, Fields: journaltest.Texts("SYSLOG_IDENTIFIER=sshd", "PRIORITY=3", "MESSAGE=it sighs too")})
+	}
+	return entries
+}
+
 func TestReplayJournal(t *testing.T) {
 	s := replaySite(t)
 	dir := filepath.Join(s.dir, "journal")
@@ -210,51 +225,77 @@ func TestReplayJournal(t *testing.T) {
 		t.Errorf("exit %d", code)
 	}
 	s.has(errs, "no *.journal in")
-	s.write("journal/x.journal", journalMagic)
-	path := os.Getenv("PATH")
-	t.Setenv("PATH", filepath.Join(s.dir, "path"))
-	code, _, errs = s.replay(dir)
-	if code != 2 {
-		t.Errorf("exit %d", code)
-	}
-	s.has(errs, "journalctl is not installed here")
 
-	// One that knows no --output-fields, and names what it was asked for.
-	s.write("entries", entry(time.Unix(1e9, 0), "SYSLOG_IDENTIFIER=kubelet\nMESSAGE=it sighs"))
-	s.write("path/journalctl", `#!/bin/sh
-echo "$@" >`+s.dir+`/args
-case "$*" in *--output-fields*) echo "journalctl: unrecognized option '--output-fields'" >&2; exit 1;; esac
-/bin/cat `+s.dir+`/entries
-`)
-	code, out, _ := s.replay(dir)
+	good := journaltest.File{Entries: sighs(time.Unix(1e9, 0), 3)}
+	good.Write(t, filepath.Join(dir, "x.journal"))
+	code, out, errs := s.replay(dir)
+	if code != 1 || errs != "" {
+		t.Errorf("exit %d, %s", code, errs)
+	}
+	s.has(out, "3      3       2001-09-09 02:46:40  2001-09-09 02:46:42  KubeletSighs", "3 lines in")
+	code, out, _ = s.replay("--unmatched", filepath.Join(dir, "x.journal"))
 	if code != 1 {
 		t.Errorf("exit %d", code)
 	}
-	s.has(out, "2001-09-09 02:46:40", "KubeletSighs")
-	args, _ := os.ReadFile(filepath.Join(s.dir, "args"))
-	s.has(string(args), "--directory="+dir, "--identifier=kernel --identifier=kubelet")
-	s.replay("--unmatched", filepath.Join(dir, "x.journal"))
-	args, _ = os.ReadFile(filepath.Join(s.dir, "args"))
-	s.has(string(args), "--file="+filepath.Join(dir, "x.journal"))
-	if strings.Contains(string(args), "--identifier") {
-		t.Errorf("%s", args)
-	}
+	s.has(out, "it sighs too", "6 lines in")
 
-	// What it complains of, or where it breaks off, is no success.
-	s.write("path/journalctl", "#!/bin/sh\n/bin/cat "+s.dir+"/entries; echo a file is damaged >&2\n")
+	// What is damaged is told of.
+	bad := good.Bytes()
+	bad[bytes.Index(bad, []byte("it sighs"))-len("MESSAGE=")-64] = 99 // the type of the object
+	s.write("journal/x.journal", string(bad))
+	code, out, errs = s.replay(dir)
+	if code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	s.has(out, "3 lines in")
+	s.has(errs, "3 entries or fields are damaged and were left out")
+	good.Write(t, filepath.Join(dir, "x.journal"))
+
+	// A file that cannot be read, or not to its end, is no success. The others are read.
+	s.write("journal/y.journal", string(good.Bytes()[:1200]))
 	code, out, errs = s.replay(dir)
 	if code != 2 {
 		t.Errorf("exit %d", code)
 	}
 	s.has(out, "KubeletSighs")
-	s.has(errs, "not read to the end: journalctl: a file is damaged")
-	s.write("path/journalctl", "#!/bin/sh\n/bin/cat "+s.dir+"/entries; printf 'MESSA'; exit 1\n")
+	s.has(errs, "not read to the end: ", "y.journal: ")
+	s.write("journal/z.journal", "")
 	code, _, errs = s.replay(dir)
 	if code != 2 {
 		t.Errorf("exit %d", code)
 	}
-	s.has(errs, "unexpected EOF")
-	t.Setenv("PATH", path)
+	s.has(errs, "z.journal: too short", "not read to the end: 2 of 3 files are not whole")
+	code, out, errs = s.replay(filepath.Join(dir, "x.journal"))
+	if code != 1 || strings.Contains(errs, "not read") {
+		t.Errorf("exit %d, %s%s", code, out, errs)
+	}
+	for _, name := range []string{"x", "y"} {
+		if err := os.Remove(filepath.Join(dir, name+".journal")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code, out, errs = s.replay(dir)
+	if code != 2 || out != "" {
+		t.Errorf("exit %d, %s", code, out)
+	}
+	s.has(errs, "z.journal: too short")
+}
+
+// Interrupted, it ends also when nothing matches.
+func TestReplayJournalInterrupted(t *testing.T) {
+	s := replaySite(t)
+	path := filepath.Join(s.dir, "journal/x.journal")
+	journaltest.File{Array: 1000, Entries: sighs(time.Unix(1e9, 0), 3000)}.Write(t, path)
+	p, err := newPast([]string{filepath.Join(s.dir, "rules/kernel.json")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	o := replayOptions{source: path}
+	if err := o.read(ctx, p, io.Discard); err == nil || err.Error() != "interrupted" {
+		t.Errorf("%v", err)
+	}
 }
 
 // journalRemote writes a journal file from the export format, as a journal receiver does.
@@ -263,7 +304,7 @@ func journalRemote(t *testing.T, file, export string) {
 	t.Setenv("PATH", os.Getenv("PATH")+":/usr/lib/systemd:/lib/systemd")
 	for _, name := range []string{"systemd-journal-remote", "journalctl"} {
 		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("no %s here: it makes the journal file of this test", name)
+			t.Skipf("no %s here: what npdctl reads is compared with it", name)
 		}
 	}
 	cmd := exec.Command("systemd-journal-remote", "--output="+file, "-")
@@ -372,7 +413,7 @@ func TestProgress(t *testing.T) {
 	}
 	var out bytes.Buffer
 	p := newProgress(&out)
-	p.update(1, nil)
+	p.update(1, time.Now())
 	p.clear()
 	if out.Len() > 0 {
 		t.Errorf("%q on what is no terminal", &out)

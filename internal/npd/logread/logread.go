@@ -1,4 +1,4 @@
-// Package logread reads what was logged in the past: the export and JSON streams of journalctl, and text logs such as
+// Package logread reads what was logged in the past: journal files, the export and JSON streams of journalctl, and text logs such as
 // /var/log/messages and /var/log/syslog.
 package logread
 
@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"npd-plugins/internal/journalfile"
 )
 
 // MaxMessage is how many bytes of a message are kept; the rest is cut off. NPD has no such limit, but such messages are none that a rule
@@ -29,6 +31,7 @@ const (
 	Text Format = iota
 	Export
 	JSON
+	Journal
 )
 
 func (f Format) String() string {
@@ -37,6 +40,8 @@ func (f Format) String() string {
 		return "journal export"
 	case JSON:
 		return "journal JSON"
+	case Journal:
+		return "journal files"
 	}
 	return "text"
 }
@@ -48,11 +53,17 @@ type Entry struct {
 	Priority    int      // of syslog, 0 to 7; -1 if unknown
 	Line        []byte   // all of a line of a text log; nil for other formats
 	stamp       stamp
+	micros      int64 // of a journal file, since 1970; 0 for other formats, which have a stamp
 }
 
 // Time returns when the entry was logged, as exactly as the log tells: of a text log without a year the last such date, of one
 // without a zone local time. It is zero if the log does not tell.
-func (e *Entry) Time() time.Time { return e.stamp.time(time.Now()) }
+func (e *Entry) Time() time.Time {
+	if e.micros != 0 {
+		return time.UnixMicro(e.micros)
+	}
+	return e.stamp.time(time.Now())
+}
 
 // Reader reads entry by entry, in memory that does not grow.
 type Reader struct {
@@ -63,6 +74,8 @@ type Reader struct {
 	Skipped int // lines that are no journal entry, or are longer than 5 MiB as JSON
 
 	in          *bufio.Reader
+	journal     *journalfile.Journal
+	found       journalfile.Entry
 	message     []byte
 	identifiers [][]byte
 	stamp       []byte
@@ -115,6 +128,8 @@ func (r *Reader) Next(e *Entry) error {
 		return r.nextExport(e)
 	case JSON:
 		return r.nextJSON(e)
+	case Journal:
+		return r.nextJournal(e)
 	}
 	return r.nextText(e)
 }
