@@ -1,12 +1,11 @@
 package journalfile
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -72,7 +71,8 @@ const (
 // file is an open journal file, and the entry of it that is at hand.
 type file struct {
 	path      string
-	data      []byte // from the header to the end of the last object
+	modified  time.Time // when journald last wrote to it
+	data      []byte    // from the header to the end of the last object
 	compact   bool
 	truncated uint64 // bytes that the header tells of and the file lacks
 	tail      uint64 // realtime of the last entry
@@ -91,29 +91,32 @@ type file struct {
 	cache []uint64 // offsets of data objects, each with its kind
 }
 
-func openFile(path string) (*file, error) {
-	opened, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+// open always returns a file; with an error it is empty.
+func (j *Journal) open(path string) (*file, error) {
+	f := &file{path: path}
+	opened, err := j.query.OpenFile(path)
 	if err != nil {
-		return nil, errors.Unwrap(err)
+		return f, cmp.Or(errors.Unwrap(err), err)
 	}
 	defer opened.Close()
 	info, err := opened.Stat()
+	if err != nil {
+		return f, err
+	}
+	f.modified = info.ModTime()
 	switch {
-	case err != nil:
-		return nil, err
 	case !info.Mode().IsRegular():
-		return nil, errors.New("no regular file")
+		return f, errors.New("no regular file")
 	case info.Size() < minHeader:
-		return nil, errors.New("too short for a journal file")
+		return f, errors.New("too short for a journal file")
 	}
 	header := make([]byte, minHeader)
 	if _, err := opened.ReadAt(header, 0); err != nil {
-		return nil, err
+		return f, err
 	}
-	f := &file{path: path}
 	size, err := f.readHeader(header, uint64(info.Size()))
 	if err != nil {
-		return nil, err
+		return f, err
 	}
 	f.data, err = unix.Mmap(int(opened.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
 	return f, err

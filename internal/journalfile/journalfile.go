@@ -11,11 +11,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -29,10 +31,23 @@ type Query struct {
 	Since    time.Time                      // zero: from the first
 	MaxValue int                            // bytes of a value that are kept
 	Watch    func(realtime time.Time) error // called now and then with the time of an entry, also of one that is not wanted; an error ends the reading
+
+	// OpenFile opens a file or directory for reading, and waits for nobody (O_NONBLOCK); nil is for any file of this machine.
+	OpenFile func(path string) (*os.File, error)
 }
 
-// watchEvery is how many entries lie between two calls of Query.Watch.
-const watchEvery = 4096
+// FileError tells of a file that could not be read, or not to its end.
+type FileError struct {
+	Path     string
+	Modified time.Time // when it was last written to, zero if not even that is known
+	Err      error
+}
+
+func (e *FileError) Error() string { return e.Path + ": " + e.Err.Error() }
+func (e *FileError) Unwrap() error { return e.Err }
+
+// WatchEvery is how many entries lie between two calls of Query.Watch.
+const WatchEvery = 4096
 
 // Entry is what was asked for of an entry. It is good until the next one is read.
 type Entry struct {
@@ -62,7 +77,7 @@ type Journal struct {
 	last    *file   // of the entry that was returned last
 	lastKey key
 	damaged int
-	broken  []error
+	broken  []*FileError
 	unpack  unpacker
 	places  []place
 	values  []byte
@@ -73,6 +88,9 @@ type Journal struct {
 func Open(q Query, paths ...string) (*Journal, error) {
 	if len(q.Fields) > MaxFields {
 		return nil, fmt.Errorf("%d fields, at most %d", len(q.Fields), MaxFields)
+	}
+	if q.OpenFile == nil {
+		q.OpenFile = openFile
 	}
 	j := &Journal{query: q}
 	for _, name := range q.Fields {
@@ -85,7 +103,7 @@ func Open(q Query, paths ...string) (*Journal, error) {
 		}
 	}
 	for _, path := range paths {
-		names, err := list(path)
+		names, err := j.list(path)
 		if err != nil {
 			j.Close()
 			return nil, err
@@ -97,13 +115,16 @@ func Open(q Query, paths ...string) (*Journal, error) {
 	return j, nil
 }
 
+func openFile(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+}
+
 // list returns the journal files that a path stands for.
-func list(path string) ([]string, error) {
-	info, err := os.Stat(path)
-	if err != nil || !info.IsDir() {
+func (j *Journal) list(path string) ([]string, error) {
+	entries, isDir, err := j.readDir(path)
+	if !isDir {
 		return []string{path}, err
 	}
-	entries, err := os.ReadDir(path)
 	var names []string
 	for _, e := range entries {
 		name := filepath.Join(path, e.Name())
@@ -111,7 +132,7 @@ func list(path string) ([]string, error) {
 		case isJournal(e):
 			names = append(names, name)
 		case isMachine(e.Name()):
-			inner, _ := os.ReadDir(name)
+			inner, _, _ := j.readDir(name)
 			for _, e := range inner {
 				if isJournal(e) {
 					names = append(names, filepath.Join(name, e.Name()))
@@ -120,6 +141,22 @@ func list(path string) ([]string, error) {
 		}
 	}
 	return names, err
+}
+
+// readDir returns what is in a directory, by name.
+func (j *Journal) readDir(path string) (entries []fs.DirEntry, isDir bool, err error) {
+	d, err := j.query.OpenFile(path)
+	if err != nil {
+		return nil, false, err
+	}
+	defer d.Close()
+	info, err := d.Stat()
+	if err != nil || !info.IsDir() {
+		return nil, false, err
+	}
+	entries, err = d.ReadDir(-1)
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return entries, true, err
 }
 
 // isJournal is by name: "~" is behind that of a file that was not closed.
@@ -138,9 +175,9 @@ func isMachine(name string) bool {
 // add opens a file and goes to its first entry.
 func (j *Journal) add(path string) {
 	j.total++
-	f, err := openFile(path)
+	f, err := j.open(path)
 	if err != nil {
-		j.broken = append(j.broken, fmt.Errorf("%s: %w", path, err))
+		j.broken = append(j.broken, &FileError{path, f.modified, err})
 		return
 	}
 	if end := f.end(); end.After(j.end) {
@@ -159,8 +196,20 @@ func (j *Journal) Files() int { return j.total }
 // End is when the last entry was logged, zero if there is none.
 func (j *Journal) End() time.Time { return j.end }
 
+// Left is how many entries are still to come, wanted or not, as the files have it; those that are in several count each time.
+func (j *Journal) Left() int {
+	var sum uint64
+	for _, f := range j.files {
+		sum += f.left
+		if f != j.turn || !j.started {
+			sum++ // the one at hand
+		}
+	}
+	return int(min(sum, math.MaxInt))
+}
+
 // Broken tells of the files that could not be read, or not to their end.
-func (j *Journal) Broken() []error { return j.broken }
+func (j *Journal) Broken() []*FileError { return j.broken }
 
 // Damaged is how many entries, or fields of them, were left out so far because what is at their place in the file is something else.
 func (j *Journal) Damaged() int {
@@ -184,7 +233,7 @@ func (j *Journal) Close() {
 func (j *Journal) Next(e *Entry) error {
 	for j.step() {
 		j.seen++
-		if j.seen%watchEvery == 0 && j.query.Watch != nil {
+		if j.seen%WatchEvery == 0 && j.query.Watch != nil {
 			if err := j.query.Watch(time.UnixMicro(int64(j.turn.realtime))); err != nil {
 				return err
 			}
@@ -274,7 +323,7 @@ func (j *Journal) leave(f *file, why error) {
 		why = fmt.Errorf("%d bytes at its end are missing", f.truncated)
 	}
 	if why != io.EOF {
-		j.broken = append(j.broken, fmt.Errorf("%s: %w", f.path, why))
+		j.broken = append(j.broken, &FileError{f.path, f.modified, why})
 	}
 	j.damaged += f.damaged
 	f.close()

@@ -328,7 +328,7 @@ func TestCutWhileRead(t *testing.T) {
 
 func TestWatch(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.journal")
-	journaltest.File{Array: 1000, Entries: numbered(1, 1, 3*watchEvery)}.Write(t, path)
+	journaltest.File{Array: 1000, Entries: numbered(1, 1, 3*WatchEvery)}.Write(t, path)
 	q := query()
 	q.Match = []string{"none"}
 	stop, seen := errors.New("stop"), 0

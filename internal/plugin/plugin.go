@@ -24,6 +24,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"npd-plugins/internal/apart"
 	"npd-plugins/internal/host"
 )
 
@@ -34,6 +35,10 @@ var version = "devel"
 type Check struct {
 	Name      string // of the binary: zombies
 	Condition string // of the node: ZombieProcesses
+
+	// Named is for a check that is one of many conditions: its flags put the
+	// name of the one there, "" for Condition. Each has a memory of its own.
+	Named *string
 
 	// The parts of --help.
 	Purpose    string   // what is wrong when it says Problem, and how it tells
@@ -91,6 +96,7 @@ func (l *Look) Next() *Look {
 
 // Main runs the check once and exits as NPD expects.
 func Main(c Check) {
+	apart.Serve()
 	signal.Ignore(syscall.SIGPIPE) // a closed stdout shall be an error, not a death
 	os.Exit(run(c, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -147,7 +153,12 @@ func run(c Check, args []string, stdout, stderr io.Writer) int {
 		return int(OK)
 	}
 
-	st, stateErr := openStore(o.stateDir, c.Name)
+	memory := c.Name
+	if c.Named != nil && *c.Named != "" {
+		c.Condition = *c.Named
+		memory += "-" + c.Condition
+	}
+	st, stateErr := openStore(o.stateDir, memory)
 	if stateErr != nil {
 		log.Warnf("no memory between runs: %v", stateErr)
 	}

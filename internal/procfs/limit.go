@@ -67,11 +67,6 @@ func foreignNamespace(h *host.Root) bool {
 }
 
 func limitPerNamespace(h *host.Root) bool {
-	b, err := h.ReadFile("/proc/sys/kernel/osrelease")
-	if err != nil {
-		return false
-	}
-	var major, minor int
-	fmt.Sscanf(string(b), "%d.%d", &major, &minor)
-	return major > 6 || major == 6 && minor >= 14
+	k, err := KernelOf(h)
+	return err == nil && !k.Before(6, 14)
 }

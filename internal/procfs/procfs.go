@@ -104,33 +104,46 @@ func EachStat(h *host.Root, visit func(Stat) bool) error {
 	defer dir.Close()
 	buf := make([]byte, 4096)
 	read, broken := 0, 0
+	err = eachPID(dir, func(name string) bool {
+		n := readAt(int(dir.Fd()), name+"/stat", buf)
+		if n <= 0 {
+			return true
+		}
+		s, err := ParseStat(buf[:n])
+		if err != nil {
+			broken++
+			return true
+		}
+		read++
+		return visit(s)
+	})
+	if err != nil {
+		return err
+	}
+	return noneRead(h, read, broken)
+}
+
+// eachPID calls visit with the names of the processes' directories in /proc,
+// as long as it says true.
+func eachPID(proc *os.File, visit func(name string) bool) error {
 	for {
-		names, err := dir.Readdirnames(512)
+		names, err := proc.Readdirnames(512)
 		for _, name := range names {
-			if name[0] < '1' || name[0] > '9' {
-				continue
-			}
-			n := readAt(dir, name+"/stat", buf)
-			if n <= 0 {
-				continue
-			}
-			s, err := ParseStat(buf[:n])
-			if err != nil {
-				broken++
-				continue
-			}
-			read++
-			if !visit(s) {
+			if name[0] >= '1' && name[0] <= '9' && !visit(name) {
 				return nil
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			break
+			return nil
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// noneRead is the error of a /proc in which not one stat file could be read.
+func noneRead(h *host.Root, read, broken int) error {
 	switch {
 	case read > 0:
 		return nil
@@ -149,8 +162,8 @@ func mended(err error) error {
 	return err
 }
 
-func readAt(dir *os.File, path string, buf []byte) int {
-	fd, err := unix.Openat(int(dir.Fd()), path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+func readAt(dir int, path string, buf []byte) int {
+	fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return 0
 	}
@@ -188,15 +201,26 @@ func (p Process) WaitChannel() string {
 	if s := strings.TrimSpace(string(b)); err == nil && s != "" && s != "0" {
 		return s
 	}
-	if b, err = p.host.ReadFile(p.dir + "/stack"); err != nil {
-		return ""
+	if stack := p.Stack(); len(stack) > 0 {
+		return stack[0]
 	}
-	_, frame, _ := strings.Cut(string(b), "] ") // "[<0>] pipe_write+0x2f/0x5c0"
-	function, _, ok := strings.Cut(frame, "+")
-	if !ok {
-		return ""
+	return ""
+}
+
+// Stack is the kernel functions that a task that sleeps has called, the last
+// one first. It takes CAP_SYS_ADMIN to read them; nil without.
+func (p Process) Stack() (functions []string) {
+	b, err := p.host.ReadFile(p.dir + "/stack")
+	if err != nil {
+		return nil
 	}
-	return function
+	for line := range strings.Lines(string(b)) {
+		_, frame, _ := strings.Cut(line, "] ") // "[<0>] pipe_write+0x2f/0x5c0"
+		if function, _, ok := strings.Cut(frame, "+"); ok {
+			functions = append(functions, function)
+		}
+	}
+	return functions
 }
 
 // Cgroups reads the cgroup file: a line "id:controllers:path" for each
@@ -207,41 +231,39 @@ func (p Process) Cgroups() ([]byte, error) {
 
 // UID is the real user of the process in the reader's user namespace.
 func (p Process) UID() (int, error) {
-	b, err := p.host.ReadFile(p.dir + "/status")
+	value, err := p.status("Uid:")
 	if err != nil {
 		return 0, err
 	}
-	for line := range bytes.Lines(b) {
-		if value, ok := bytes.CutPrefix(line, []byte("Uid:")); ok {
+	return strconv.Atoi(value)
+}
+
+// status is the first value of a line of the status file.
+func (p Process) status(line string) (string, error) {
+	b, err := p.host.ReadFile(p.dir + "/status")
+	if err != nil {
+		return "", err
+	}
+	for l := range bytes.Lines(b) {
+		if value, ok := bytes.CutPrefix(l, []byte(line)); ok {
 			if f := bytes.Fields(value); len(f) > 0 {
-				return strconv.Atoi(string(f[0]))
+				return string(f[0]), nil
 			}
 		}
 	}
-	return 0, errors.New("status: no Uid")
+	return "", fmt.Errorf("status: no %s", strings.TrimSuffix(line, ":"))
 }
 
 // Pipes counts the pipes of which the process holds an end, at most among its
 // first 65,536 descriptors. Reading them takes CAP_SYS_PTRACE.
 func (p Process) Pipes() (int, error) {
-	dir, err := p.host.Open(p.dir + "/fd")
-	if err != nil {
-		return 0, err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(1 << 16)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return 0, err
-	}
 	pipes := map[string]bool{}
-	link := make([]byte, 64) // what is longer is no pipe
-	for _, name := range names {
-		n, err := unix.Readlinkat(int(dir.Fd()), name, link)
-		if err == nil && bytes.HasPrefix(link[:n], []byte("pipe:")) {
-			pipes[string(link[:n])] = true
+	err := p.eachLink(func(link []byte) {
+		if bytes.HasPrefix(link, []byte("pipe:")) {
+			pipes[string(link)] = true
 		}
-	}
-	return len(pipes), nil
+	})
+	return len(pipes), err
 }
 
 // Tasks is the number of tasks (processes and their threads) of the whole

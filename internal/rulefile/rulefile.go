@@ -1,5 +1,5 @@
-// Package rulefile rewrites files of journal rules: for another syslog identifier, and for the text files of a syslog
-// daemon.
+// Package rulefile rewrites the files that node-problem-detector reads: journal rules for another syslog identifier and for
+// the text files of a syslog daemon, custom plugins for another place and other arguments.
 package rulefile
 
 import (
@@ -24,23 +24,29 @@ type file struct {
 	Rules            json.RawMessage   `json:"rules"`
 }
 
-// parse refuses keys that it does not know, as they would be lost.
 func parse(rules []byte) (*file, error) {
-	decoder := json.NewDecoder(bytes.NewReader(rules))
-	decoder.DisallowUnknownFields()
 	var f file
-	if err := decoder.Decode(&f); err != nil {
+	if err := strict(rules, &f); err != nil {
 		return nil, err
 	}
 	return &f, nil
 }
 
-func (f *file) format() ([]byte, error) {
+func (f *file) format() ([]byte, error) { return format(f) }
+
+// strict refuses keys that v does not know, as they would be lost.
+func strict(data []byte, v any) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	return decoder.Decode(v)
+}
+
+func format(v any) ([]byte, error) {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
 	encoder.SetEscapeHTML(false)
 	encoder.SetIndent("", "  ")
-	err := encoder.Encode(f)
+	err := encoder.Encode(v)
 	return b.Bytes(), err
 }
 
@@ -56,6 +62,18 @@ func ForIdentifier(rules []byte, identifier, source string) ([]byte, error) {
 	}
 	f.PluginConfig["source"] = identifier
 	f.Source = source
+	return f.format()
+}
+
+// ForJournal returns a journald file that reads the journal in another directory, and any other file as it is.
+func ForJournal(rules []byte, dir string) ([]byte, error) {
+	f, err := parse(rules)
+	if err != nil {
+		return nil, err
+	}
+	if f.Plugin == "journald" {
+		f.LogPath = dir
+	}
 	return f.format()
 }
 

@@ -62,6 +62,18 @@ func TestForIdentifier(t *testing.T) {
 	}
 }
 
+func TestForJournal(t *testing.T) {
+	was := read(t, "kubelet.json")
+	now, err := ForJournal(was, "/host/run/log/journal")
+	if want := strings.Replace(string(was), `"logPath": "/var/log/journal"`, `"logPath": "/host/run/log/journal"`, 1); err != nil || string(now) != want {
+		t.Errorf("%v, got:\n%s", err, now)
+	}
+	was = read(t, "kernel.json")
+	if now, err := ForJournal(was, "/host/run/log/journal"); err != nil || !bytes.Equal(now, was) {
+		t.Errorf("%v, got:\n%s", err, now)
+	}
+}
+
 // TestForFile holds lines as rsyslog writes them, and the message of the one that the file is for.
 func TestForFile(t *testing.T) {
 	tests := []struct{ file, style, line, message string }{

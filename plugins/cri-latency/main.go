@@ -198,7 +198,7 @@ func (c *check) judge(calls []call, patience time.Duration, daemon func() string
 			message = append(message, slow+" answer late")
 		}
 		if answered != "" {
-			message = append(message, answered+" answer: a lock is held in it, see IOStalled")
+			message = append(message, answered+" answer: a lock is held in it, see IOStalled, TasksStuck")
 		}
 		message = append(message, daemon())
 	case slow != "":

@@ -165,7 +165,7 @@ func TestCalls(t *testing.T) {
 			[]string{"the container runtime answers: Version ", "Status ", "ListContainers ", "ListPodSandbox "}},
 		{"busy, in time", node('S', "futex_do_wait"), each(answersAfter(100 * time.Millisecond)), 20 * time.Second, plugin.OK, nil},
 		{"a lock under the lists", node('S', "futex_do_wait"), behaviour{"ListContainers": hangs, "ListPodSandbox": hangs}, time.Second, plugin.Problem,
-			[]string{"container runtime hangs in ListContainers, ListPodSandbox for 1.2s; Version ", ", Status ", " answer: a lock is held in it, see IOStalled; ",
+			[]string{"container runtime hangs in ListContainers, ListPodSandbox for 1.2s; Version ", ", Status ", " answer: a lock is held in it, see IOStalled, TasksStuck; ",
 				"containerd (pid 812) is not stopped, state S in futex_do_wait"}},
 		{"a lock under one list", node('D', "jbd2_log_wait_commit"), behaviour{"ListContainers": hangs}, time.Second, plugin.Problem,
 			[]string{"container runtime hangs in ListContainers for", "ListPodSandbox ", "containerd (pid 812) sleeps uninterruptibly, state D in jbd2_log_wait_commit"}},
@@ -386,7 +386,7 @@ func TestJudge(t *testing.T) {
 		{"all late, with errors", []call{one(0, 11*time.Second, false, gone), one(1, 11*time.Second, false, nil)}, plugin.Problem,
 			"container runtime is slow: Version 11s, Status 11s, limit 10s"},
 		{"some late, some hang", []call{one(0, 11*time.Second, false, nil), one(1, 3*ms, false, nil), one(2, patience, true, gone), one(3, patience, true, gone)}, plugin.Problem,
-			"container runtime hangs in ListContainers, ListPodSandbox for 12s; Version 11s answer late; Status 3ms answer: a lock is held in it, see IOStalled; " + daemon()},
+			"container runtime hangs in ListContainers, ListPodSandbox for 12s; Version 11s answer late; Status 3ms answer: a lock is held in it, see IOStalled, TasksStuck; " + daemon()},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -4,12 +4,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +38,7 @@ func main() {
 const defaultPages = 16
 
 func look(ctx context.Context, l *plugin.Look) plugin.Verdict {
-	if uid, err := hostUID(); err != nil || uid != 0 {
+	if uid, err := procfs.HostUID(); err != nil || uid != 0 {
 		return plugin.Unknownf("runs as uid %d of the host, and pipes are counted for each user: run as root without a user namespace", uid)
 	}
 	size, err := pipeSize()
@@ -69,12 +67,13 @@ func judge(ctx context.Context, l *plugin.Look, size int) plugin.Verdict {
 		v.Message += fmt.Sprintf(" (%d)", soft)
 	}
 	v.Message += " is exceeded"
-	holders, err := pipeHolders(ctx, l)
+	// When the time is over the finding stands, with the holders known by then.
+	holders, err := procfs.Holders(ctx, l.Host, pipesOfRoot)
 	if err != nil {
 		l.Log.Warnf("cannot name the holders of pipes: %v", err)
 	}
 	for i, h := range holders {
-		line := fmt.Sprintf("%s holds %d pipes", h.name, h.pipes)
+		line := fmt.Sprintf("%s holds %d pipes", l.Process(h.PID), h.Held)
 		if i == 0 {
 			v.Message += "; " + line
 		}
@@ -82,19 +81,6 @@ func judge(ctx context.Context, l *plugin.Look, size int) plugin.Verdict {
 	}
 	v.Message += "; runc before 1.0.0 hangs: raise the sysctl"
 	return v
-}
-
-// hostUID is the user outside of all user namespaces.
-func hostUID() (int, error) {
-	b, err := os.ReadFile("/proc/self/uid_map")
-	if err != nil {
-		return os.Geteuid(), nil // a kernel without user namespaces
-	}
-	var inside, outside, length int
-	if _, err := fmt.Sscan(string(b), &inside, &outside, &length); err != nil {
-		return -1, err
-	}
-	return os.Geteuid() - inside + outside, nil
 }
 
 // pipeSize is the size in bytes of a new pipe of a task without the
@@ -127,35 +113,10 @@ func pipeSize() (size int, err error) {
 	return size, err
 }
 
-type holder struct {
-	pipes int
-	name  string
-}
-
-// pipeHolders finds the ten processes of uid 0 that hold most pipes.
-func pipeHolders(ctx context.Context, l *plugin.Look) ([]holder, error) {
-	var all []procfs.Stat
-	pipes := map[int]int{}
-	err := procfs.EachStat(l.Host, func(s procfs.Stat) bool {
-		if ctx.Err() != nil {
-			return false // the finding stands; its holders are told as far as they are known
-		}
-		p := procfs.Of(l.Host, s.PID)
-		if uid, err := p.UID(); err != nil || uid != 0 {
-			return true
-		}
-		if n, err := p.Pipes(); err == nil && n > 0 {
-			pipes[s.PID] = n
-			all = append(all, s)
-		}
-		return true
-	})
-	slices.SortFunc(all, func(a, b procfs.Stat) int {
-		return cmp.Or(cmp.Compare(pipes[b.PID], pipes[a.PID]), cmp.Compare(a.PID, b.PID))
-	})
-	var holders []holder
-	for _, s := range all[:min(len(all), 10)] {
-		holders = append(holders, holder{pipes[s.PID], l.Process(s.PID)})
+// pipesOfRoot counts the pipes of a process of uid 0.
+func pipesOfRoot(p procfs.Process) (int, error) {
+	if uid, err := p.UID(); err != nil || uid != 0 {
+		return 0, err
 	}
-	return holders, err
+	return p.Pipes()
 }

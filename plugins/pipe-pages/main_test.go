@@ -11,6 +11,7 @@ import (
 	"npd-plugins/internal/host/hosttest"
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/plugin/plugintest"
+	"npd-plugins/internal/procfs"
 )
 
 const uid = "0a3e4f52-9f6b-4c58-8f0e-6a1b2c3d4e5f"
@@ -125,7 +126,7 @@ func TestPipeSizeKeepsCapabilities(t *testing.T) {
 
 func TestLook(t *testing.T) {
 	v := look(context.Background(), plugintest.Look(t, node(40).Open(t)))
-	outside, err := hostUID()
+	outside, err := procfs.HostUID()
 	if err != nil {
 		t.Fatal(err)
 	}

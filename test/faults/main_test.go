@@ -11,7 +11,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +25,7 @@ import (
 var binaries string
 
 func TestMain(m *testing.M) {
+	runPluginThatAsks()
 	lab.RunCulprit()
 	if os.Getpid() == 1 {
 		runAsInit()
@@ -40,20 +43,27 @@ func TestMain(m *testing.M) {
 
 // watcher looks with one check again and again, with the memory of its own that a check has between looks.
 type watcher struct {
-	check string
-	args  []string
+	check   string
+	args    []string
+	through []string // the command that runs the check, if any
 }
 
 // watch returns a watcher. Every single look counts (--for 1); args come after that.
 func watch(t *testing.T, check string, args ...string) *watcher {
 	t.Helper()
-	return &watcher{check, append([]string{"--state-dir", t.TempDir(), "--for", "1"}, args...)}
+	return &watcher{check: check, args: append([]string{"--state-dir", t.TempDir(), "--for", "1"}, args...)}
 }
 
 // look runs the check once, under the limits NPD would give it, except for the time a slow machine needs.
 func (w *watcher) look(t *testing.T) npd.PluginResult {
 	t.Helper()
-	result := npd.RunPlugin(context.Background(), filepath.Join(binaries, w.check), w.args, 30*time.Second, 256)
+	command := append(slices.Clone(w.through), filepath.Join(binaries, w.check))
+	command = append(command, w.args...)
+	path, err := exec.LookPath(command[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := npd.RunPlugin(context.Background(), path, command[1:], 30*time.Second, 256)
 	t.Logf("%s: %s in %v: %s", w.check, result.Status, result.Took.Round(time.Millisecond), result.Message)
 	return result
 }

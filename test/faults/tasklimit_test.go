@@ -89,7 +89,7 @@ func TestTaskLimitOfCapturedNode(t *testing.T) {
 
 // Every PID of the kernel taken, until fork fails. Only an emulated machine may be treated so.
 func TestTaskLimitOfKernel(t *testing.T) {
-	if !inGuest() {
+	if !lab.InGuest() {
 		t.Skip("would exhaust this machine's PIDs: runs in an emulated guest (make kernels)")
 	}
 	const pidMax = "/proc/sys/kernel/pid_max"

@@ -64,7 +64,7 @@ var cgroupParents atomic.Int32
 // below it go away when the test ends, processes included.
 func CgroupParent(t testing.TB) string {
 	t.Helper()
-	parent := fmt.Sprintf("/npd-lab-%d-%d", os.Getpid(), cgroupParents.Add(1))
+	parent := fmt.Sprintf("/npd-lab-%s%d-%d", os.Getenv(envPIDNamespace), os.Getpid(), cgroupParents.Add(1))
 	t.Cleanup(func() {
 		for _, hierarchy := range hierarchies() {
 			removeCgroups(t, filepath.Join(hierarchy, parent))
@@ -120,9 +120,11 @@ func enableControllers(hierarchy, path string) error {
 		dir := filepath.Join(parent, part)
 		controllers, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
 		v2 := err == nil
-		if v2 && slices.Contains(strings.Fields(string(controllers)), "pids") {
-			if err := os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte("+pids"), 0); err != nil {
-				return err
+		for _, controller := range []string{"pids", "memory"} {
+			if v2 && slices.Contains(strings.Fields(string(controllers)), controller) {
+				if err := os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {
+					return err
+				}
 			}
 		}
 		if !v2 && exists(filepath.Join(dir, "cpuset.cpus")) {

@@ -162,6 +162,16 @@ func (c *Containerd) start(t testing.TB, daemon *exec.Cmd) {
 	})
 }
 
+// Log is what the daemon has logged so far.
+func (c *Containerd) Log(t testing.TB) string {
+	t.Helper()
+	said, err := os.ReadFile(filepath.Join(c.dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(said)
+}
+
 func (c *Containerd) connect(t testing.TB, version string) {
 	t.Helper()
 	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -304,14 +314,17 @@ func (c *Containerd) killShims() {
 	}
 }
 
-func (c *Containerd) unmountAll(t testing.TB) {
+func (c *Containerd) unmountAll(t testing.TB) { unmountBelow(t, c.dir) }
+
+// unmountBelow takes away what is mounted below dir.
+func unmountBelow(t testing.TB, dir string) {
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		t.Error(err)
 		return
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], c.dir+"/") {
+		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
 			if err := unix.Unmount(fields[1], unix.MNT_DETACH); err != nil {
 				t.Errorf("unmount %s: %v", fields[1], err)
 			}

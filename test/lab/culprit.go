@@ -9,13 +9,13 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// envCulprit makes a test binary run as a culprit ("serve") or as the reaper above one ("reap") instead of running
-// tests.
+// envCulprit makes a test binary run as one of the processes of the lab, see RunCulprit, instead of running tests.
 const envCulprit = "NPD_LAB_CULPRIT"
 
 // Culprit is a process that does on request what makes a node sick: it leaves zombies, starts tasks, holds pipes. It
@@ -43,6 +43,34 @@ func RunCulprit() {
 		}
 	case "serve":
 		serveOrders()
+	case "fuse":
+		if err := serveFuse(os.Args[1]); err != nil {
+			fmt.Println("failed:", err)
+		}
+	case "call":
+		_ = makeCall(os.Args[1:]) // it fails when the file system is gone, as it should
+	case "write":
+		_ = writeFile(os.Args[1:]) // likewise
+	case "vfork":
+		vfork()
+	case "systemd":
+		fmt.Println("failed:", bootSystemd(os.Args[1], os.Args[2], os.Args[3]))
+	case "namespace":
+		code, err := serveNamespace()
+		if err != nil {
+			fmt.Println("failed:", err)
+		}
+		os.Exit(code)
+	case "thrash":
+		if err := thrash(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	case "charge":
+		if err := chargeAndDelete(os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
 	os.Exit(0)
 }
@@ -93,6 +121,9 @@ func (c *Culprit) Reap(t testing.TB) { t.Helper(); c.order(t, "reap", 0) }
 
 // Tasks makes the culprit start n children that sleep.
 func (c *Culprit) Tasks(t testing.TB, n int) { t.Helper(); c.order(t, "tasks", n) }
+
+// Threads makes the culprit start n threads that sleep, at most 9,000.
+func (c *Culprit) Threads(t testing.TB, n int) { t.Helper(); c.order(t, "threads", n) }
 
 // ExhaustTasks makes the culprit start sleeping children until the kernel refuses one with EAGAIN, then end room of
 // them, so that the machine can still be looked at. It returns how many there were when the kernel refused.
@@ -189,6 +220,9 @@ func obey(what string, n int) (int, error) {
 		return 0, nil
 	case "tasks":
 		return n, forkMany(n, sleeps)
+	case "threads":
+		startThreads(n)
+		return n, nil
 	case "exhaust":
 		return exhaust(n)
 	case "pipes":
@@ -217,6 +251,20 @@ func forkMany(n int, kind childKind) error {
 		}
 	}
 	return nil
+}
+
+// startThreads returns when they are there.
+func startThreads(n int) {
+	var started sync.WaitGroup
+	started.Add(n)
+	for range n {
+		go func() {
+			runtime.LockOSThread()
+			started.Done()
+			unix.Select(0, nil, nil, nil, nil) // in the kernel, where the thread needs no other to go on
+		}()
+	}
+	started.Wait()
 }
 
 func exhaust(room int) (int, error) {

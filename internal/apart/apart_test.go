@@ -1,0 +1,159 @@
+package apart
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"npd-plugins/internal/host/hosttest"
+)
+
+func TestMain(m *testing.M) {
+	Serve()
+	os.Exit(m.Run())
+}
+
+func soon(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func TestStatfs(t *testing.T) {
+	h := hosttest.Tree{"var/lib/kubelet/": "", "run/escape": "-> /proc", "run/link": "-> ../var/lib"}.Open(t)
+	got, err := Statfs(soon(t), h, []string{"/var/lib/kubelet", "/var/lib/absent", "/run/escape", "/run/link"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(h.Path("/"), &st); err != nil {
+		t.Fatal(err)
+	}
+	var stat unix.Stat_t
+	if err := unix.Stat(h.Path("/"), &stat); err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range []int{0, 3} {
+		if got[i].Err != nil || got[i].Device != stat.Dev || got[i].Size != st.Blocks*uint64(st.Frsize) || got[i].Inodes != st.Files || got[i].Available == 0 || got[i].Free < got[i].Available || got[i].InodesFree == 0 {
+			t.Errorf("path %d: %+v, want that of %+v", i, got[i], st)
+		}
+	}
+	if !errors.Is(got[1].Err, os.ErrNotExist) || !strings.Contains(got[1].Err.Error(), h.Path("/var/lib/absent")) {
+		t.Errorf("a missing path: %v", got[1].Err)
+	}
+	if !errors.Is(got[2].Err, unix.EXDEV) {
+		t.Errorf("a symlink out of the host root: %v", got[2].Err)
+	}
+}
+
+func TestStatfsOfRelativeRoot(t *testing.T) {
+	dir := t.TempDir()
+	hosttest.Tree{"root/data/": ""}.Write(t, dir)
+	t.Chdir(dir)
+	got, err := Statfs(soon(t), hosttest.Open(t, "root"), []string{"/data"})
+	if err != nil || got[0].Err != nil || got[0].Size == 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A FIFO without a writer is what a process can hang on and still be killed: it is, and the next question can be asked.
+func TestStatfsHangs(t *testing.T) {
+	h := hosttest.Tree{"data/": ""}.Open(t)
+	if err := unix.Mkfifo(h.Path("/fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	got, err := Statfs(ctx, h, []string{"/fifo", "/data"})
+	if err != nil || !errors.Is(got[0].Err, ErrHangs) || got[1].Err != nil {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if _, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); err != unix.ECHILD {
+		t.Errorf("a child is left: %v", err)
+	}
+	if got, err := Statfs(soon(t), h, []string{"/data"}); err != nil || got[0].Err != nil {
+		t.Errorf("the next question: %+v, %v", got, err)
+	}
+}
+
+func TestOneAtATime(t *testing.T) {
+	h := hosttest.Tree{"data/": ""}.Open(t)
+	held, err := acquire(soon(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if _, err := Statfs(soon(t), h, []string{"/data"}); !errors.Is(err, ErrStuck) {
+		t.Errorf("while the lock is held: %v", err)
+	}
+	if took := time.Since(began); took < patience || took > 5*patience {
+		t.Errorf("said so after %v", took)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	began = time.Now()
+	if _, err := Statfs(ctx, h, []string{"/data"}); !errors.Is(err, ErrStuck) || time.Since(began) >= patience {
+		t.Errorf("without time: %v after %v", err, time.Since(began))
+	}
+	time.AfterFunc(patience/10, func() { held.Close() })
+	if _, err := Statfs(soon(t), h, []string{"/data"}); err != nil {
+		t.Errorf("after the lock was given back: %v", err)
+	}
+}
+
+// The process apart has nothing of the check's but the pipe and the lock, and stands elsewhere.
+func TestProcessApart(t *testing.T) {
+	h := hosttest.Tree{"data/": ""}.Open(t)
+	if err := unix.Mkfifo(h.Path("/fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := Statfs(ctx, h, []string{"/fifo"})
+		done <- err
+	}()
+	var dir string
+	for deadline := time.Now().Add(10 * time.Second); dir == ""; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("no process apart")
+		}
+		comms, _ := filepath.Glob("/proc/[0-9]*/comm")
+		for _, path := range comms {
+			status, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "status"))
+			if comm, _ := os.ReadFile(path); string(comm) == statfsName+"\n" && strings.Contains(string(status), fmt.Sprintf("\nPPid:\t%d\n", os.Getpid())) {
+				dir = filepath.Dir(path)
+			}
+		}
+	}
+	for fd, want := range []string{os.DevNull, os.DevNull, os.DevNull, "pipe:", executableOf(t)} {
+		if got, err := os.Readlink(filepath.Join(dir, "fd", string(rune('0'+fd)))); err != nil || !strings.HasPrefix(got, want) {
+			t.Errorf("descriptor %d is %s, %v; want %s", fd, got, err, want)
+		}
+	}
+	if got, err := os.Readlink(filepath.Join(dir, "cwd")); got != "/" {
+		t.Errorf("works in %s, %v", got, err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func executableOf(t *testing.T) string {
+	t.Helper()
+	path, err := os.Readlink(executable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
