@@ -1,0 +1,82 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+
+	"npd-plugins/internal/cgroup"
+	"npd-plugins/internal/plugin"
+	"npd-plugins/internal/procfs"
+)
+
+// maxWaiters is how many are told on stderr.
+const maxWaiters = 5
+
+// waiters names who waits most for IO, as far as it can be told: the cgroups
+// with the highest pressure, else the processes with most tasks in
+// uninterruptible sleep.
+func waiters(ctx context.Context, l *plugin.Look) []string {
+	if names := groups(l); len(names) > 0 {
+		return names
+	}
+	return processes(ctx, l)
+}
+
+// groups are the cgroups that have no others below, which on v2 are those with
+// processes. On v1 there is no pressure of the cgroups that pods are in.
+func groups(l *plugin.Look) []string {
+	const v2 = "/sys/fs/cgroup"
+	if _, err := l.Host.Stat(v2 + "/cgroup.controllers"); err != nil {
+		return nil
+	}
+	shares := map[string]float64{}
+	err := cgroup.Walk(l.Host, v2, func(name string) bool {
+		delete(shares, path.Dir(name))
+		if p, err := procfs.ReadPressure(l.Host, v2+name+"/io.pressure"); err == nil {
+			shares[name] = p.Some.Avg60
+		}
+		return true
+	})
+	if err != nil {
+		l.Log.Infof("the pressure of some cgroups is not known: %v", err)
+	}
+	names := slices.SortedFunc(maps.Keys(shares), func(a, b string) int {
+		return cmp.Or(cmp.Compare(shares[b], shares[a]), cmp.Compare(a, b))
+	})
+	var told []string
+	for _, name := range names[:min(len(names), maxWaiters)] {
+		if shares[name] == 0 {
+			break
+		}
+		owner := l.Owner(cgroup.OwnerOf(name))
+		if owner == "" {
+			owner = "cgroup " + plugin.Safe(name, 80)
+		}
+		told = append(told, fmt.Sprintf("%s, %.0f of 100", owner, shares[name]))
+	}
+	return told
+}
+
+func processes(ctx context.Context, l *plugin.Look) []string {
+	tasks := map[int]int{} // by pid
+	total := 0
+	err := procfs.EachBlocked(ctx, l.Host, func(pid int, _ procfs.Stat) {
+		tasks[pid]++
+		total++
+	})
+	if err != nil {
+		l.Log.Infof("who waits is not known: %v", err)
+	}
+	pids := slices.SortedFunc(maps.Keys(tasks), func(a, b int) int {
+		return cmp.Or(cmp.Compare(tasks[b], tasks[a]), cmp.Compare(a, b))
+	})
+	var told []string
+	for _, pid := range pids[:min(len(pids), maxWaiters)] {
+		told = append(told, fmt.Sprintf("%s, %d of %d blocked tasks", l.Process(pid), tasks[pid], total))
+	}
+	return told
+}

@@ -1,0 +1,244 @@
+// Command stuck-tasks tells of tasks that hang in the kernel: they have slept
+// uninterruptibly for minutes, mostly behind a disk or a mount that is dead,
+// and cannot be killed.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"npd-plugins/internal/plugin"
+	"npd-plugins/internal/procfs"
+)
+
+type check struct {
+	age time.Duration
+}
+
+func main() {
+	c := new(check)
+	plugin.Main(plugin.Check{
+		Name:      "stuck-tasks",
+		Condition: "TasksStuck",
+		Purpose: "A task in uninterruptible sleep (state D) for minutes hangs in the kernel: a disk, a network or FUSE mount, or a lock does not answer.\n" +
+			"It cannot be killed, and its container cannot be stopped. Looks for tasks that were in the same sleep at two looks, --age apart.",
+		Reads: []string{"/proc/loadavg, /proc/uptime, /proc/sys/kernel/hung_task_detect_count; all else only when the load average is as high as a stuck task makes it:",
+			"/proc/PID/stat and /proc/PID/task/*/stat of all tasks", "/proc/PID/task/TID/{status,wchan,stack,cgroup} of those in state D, never their cmdline",
+			"/sys/fs/cgroup/freezer", "/proc/1/mountinfo, /sys/fs/fuse/connections, and the cwd and config.json of a shim that is stuck", "/var/log/pods (names of pods)"},
+		Needs: "the host's /proc below --host-root, without hostPID; a --state-dir that lasts between runs; with cgroup v1 the host's /sys/fs/cgroup; " +
+			"CAP_SYS_PTRACE and CAP_SYS_ADMIN to tell what a task waits for",
+		LookAlikes: "a task that sleeps uninterruptibly again and again; a frozen container; a parent whose vfork child has not executed yet; " +
+			"threads that wait for a core dump; kernel threads that are not workers; load from the CPU alone",
+		Example: "--host-root=/host --age=2m",
+		For:     1,
+		Timeout: 50 * time.Second,
+		Flags: func(fs *flag.FlagSet) {
+			plugin.DurationVar(fs, &c.age, "age", 2*time.Minute, "Problem when a task is in the same uninterruptible sleep for this `duration`")
+		},
+		Look: c.look,
+	})
+}
+
+// memory is what the next look must know.
+type memory struct {
+	Hung  *uint64 `json:"hung,omitempty"` // kernel.hung_task_detect_count
+	Tasks []sleep `json:"tasks,omitempty"`
+}
+
+// sleep identifies the sleep of a task: it is another one when the task, or the
+// number of its context switches, is another.
+type sleep struct {
+	TID      int     `json:"tid"`
+	Start    uint64  `json:"start"` // after the boot, in clock ticks
+	Switches uint64  `json:"switches"`
+	Since    float64 `json:"since"` // the first look that saw it, in seconds after the boot
+}
+
+// maxRemembered bounds the state file.
+const maxRemembered = 10000
+
+func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
+	load, err := procfs.Load(l.Host)
+	if err != nil {
+		return plugin.Unknownf("cannot look for stuck tasks: %v", err)
+	}
+	var last memory
+	l.Recall(&last)
+	now := memory{Hung: hungTasks(l)}
+	var counted string // what the kernel counted since the last look
+	if last.Hung != nil && now.Hung != nil && *now.Hung > *last.Hung {
+		counted = fmt.Sprintf("kernel.hung_task_detect_count %d, was %d", *now.Hung, *last.Hung)
+	}
+	if least := leastLoad(c.age); load < least && counted == "" {
+		l.Remember(now)
+		return plugin.Verdict{
+			Message:      fmt.Sprintf("no task is stuck: load average %.2f, and one would make it %.2f", load, least),
+			Measurements: []plugin.Measurement{{Name: "tasks_stuck", Unit: "tasks"}},
+		}
+	}
+
+	asleep, scanned, err := blocked(ctx, l, last.Tasks)
+	if err != nil {
+		return plugin.Unknownf("cannot look for stuck tasks: %v", err)
+	}
+	for _, t := range asleep[:min(len(asleep), maxRemembered)] {
+		now.Tasks = append(now.Tasks, t.sleep)
+	}
+	l.Remember(now)
+	return c.judge(l, asleep, scanned, counted)
+}
+
+// hungTasks is how often the kernel has found a task in uninterruptible sleep
+// for kernel.hung_task_timeout_secs, nil where it does not count (before Linux
+// 6.13, or without CONFIG_DETECT_HUNG_TASK).
+func hungTasks(l *plugin.Look) *uint64 {
+	n, ok, err := l.Host.ReadUint("/proc/sys/kernel/hung_task_detect_count")
+	if err != nil || !ok {
+		return nil
+	}
+	return &n
+}
+
+// leastLoad is the least that the load average of the last minute can be when a
+// task has been in uninterruptible sleep for that long.
+//
+// Every LOAD_FREQ the kernel counts the tasks n that run or are in such a sleep,
+// and makes load*e + n*(1-e) the load, with e = EXP_1/FIXED_1 (kernel/sched/loadavg.c).
+// With n >= 1 the distance 1-load shrinks to e of what it was, or less; from
+// anywhere, k counts later the load is at least 1-e^k. One count is granted, for
+// CPUs are counted in turns, and 0.01 for what the kernel rounds.
+func leastLoad(d time.Duration) float64 {
+	const e = 1884.0 / 2048                // EXP_1 and FIXED_1 of include/linux/sched/loadavg.h
+	const period = 5010 * time.Millisecond // LOAD_FREQ is 5*HZ+1 ticks; HZ is at least 100
+	counts := math.Floor(float64(d)/float64(period)) - 1
+	return max(0, 1-math.Pow(e, counts)-0.01)
+}
+
+// judge tells the tasks that are stuck from all that sleep uninterruptibly now.
+func (c *check) judge(l *plugin.Look, asleep []task, scanned bool, counted string) plugin.Verdict {
+	var stuck, beside []task // beside: kernel threads
+	young := 0               // or not seen before
+	for _, t := range asleep {
+		// A second is granted, for looks are not made at the tick of a clock. What the kernel has found hung need not wait.
+		if !t.seen || t.age+time.Second < c.age && counted == "" {
+			young++
+			continue
+		}
+		t.inspect(l)
+		switch {
+		case t.harmless():
+		case t.idlesInKernel(l.Host):
+			beside = append(beside, t)
+		default:
+			stuck = append(stuck, t)
+		}
+	}
+	v := plugin.Verdict{Measurements: []plugin.Measurement{
+		{Name: "tasks_stuck", Value: float64(len(stuck)), Unit: "tasks"},
+		{Name: "tasks_blocked", Value: float64(len(asleep)), Unit: "tasks"},
+		{Name: "kernel_threads_blocked", Value: float64(len(beside)), Unit: "tasks"},
+	}}
+	switch {
+	case len(stuck) > 0:
+		v.Status = plugin.Problem
+		v.Message, v.Details = blame(l, stuck)
+		if counted != "" {
+			v.Message += "; " + counted
+		}
+		for _, t := range beside[:min(len(beside), 5)] {
+			v.Details = append(v.Details, t.describe(l))
+		}
+	case counted != "":
+		v.Status = plugin.Problem
+		v.Message, v.Details = kernelFound(l, asleep, counted)
+	case !scanned:
+		return plugin.Unknownf("cannot look for stuck tasks: not all were read in time; raise --timeout")
+	case young > 0 && l.StateErr != nil:
+		return plugin.Unknownf("%d tasks sleep uninterruptibly, but not known for how long: %v", young, l.StateErr)
+	default:
+		v.Message = fmt.Sprintf("no task is stuck: %d sleep uninterruptibly now, none of them for %s", len(asleep), c.age)
+		if len(beside) > 0 {
+			v.Message += fmt.Sprintf(" but %d kernel threads", len(beside))
+		}
+	}
+	return v
+}
+
+// blame names one task, a shim before others because its container is what
+// cannot be deleted, and describes ten.
+func blame(l *plugin.Look, stuck []task) (message string, details []string) {
+	slices.SortStableFunc(stuck, func(a, b task) int {
+		switch {
+		case a.isShim() == b.isShim():
+			return cmp.Compare(b.age, a.age)
+		case a.isShim():
+			return -1
+		default:
+			return 1
+		}
+	})
+	for _, t := range stuck[:min(len(stuck), 10)] {
+		details = append(details, t.describe(l))
+	}
+	if len(stuck) == 1 {
+		return "a task is stuck in uninterruptible sleep: " + details[0], details
+	}
+	processes := map[int]bool{}
+	for _, t := range stuck {
+		processes[t.pid] = true
+	}
+	return fmt.Sprintf("%d tasks of %d processes are stuck in uninterruptible sleep: %s", len(stuck), len(processes), details[0]), details
+}
+
+// kernelFound tells of a task that the kernel found hung, and that goes on by
+// now or cannot be told from others.
+func kernelFound(l *plugin.Look, asleep []task, counted string) (message string, details []string) {
+	message = "a task was stuck in uninterruptible sleep since the last look: " + counted
+	for _, t := range asleep[:min(len(asleep), 10)] {
+		t.inspect(l)
+		details = append(details, t.describe(l))
+	}
+	if len(details) == 0 {
+		return message + "; none sleeps so now, see dmesg", []string{"dmesg: \"blocked for more than\" has the task"}
+	}
+	return fmt.Sprintf("%s; %d sleep so now: %s", message, len(asleep), details[0]), details
+}
+
+// blocked returns the tasks in uninterruptible sleep, those that sleep longest
+// first, and whether all were read in time.
+func blocked(ctx context.Context, l *plugin.Look, last []sleep) (asleep []task, all bool, err error) {
+	uptime, err := procfs.Uptime(l.Host)
+	if err != nil {
+		return nil, false, err
+	}
+	known := map[int]sleep{}
+	for _, s := range last {
+		known[s.TID] = s
+	}
+	err = procfs.EachBlocked(ctx, l.Host, func(pid int, s procfs.Stat) {
+		t := task{Stat: s, pid: pid, process: procfs.Thread(l.Host, pid, s.PID)}
+		state, err := t.process.Sleep()
+		if err != nil {
+			return // ended meanwhile
+		}
+		t.dumping = state.Dumping
+		t.sleep = sleep{s.PID, s.Start, state.Switches, uptime.Seconds()}
+		if before, ok := known[s.PID]; ok && before.Start == s.Start && before.Switches == state.Switches {
+			t.seen = true
+			t.sleep.Since = min(before.Since, t.sleep.Since)
+		}
+		t.age = time.Duration((uptime.Seconds() - t.sleep.Since) * float64(time.Second))
+		asleep = append(asleep, t)
+	})
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return nil, false, err
+	}
+	slices.SortStableFunc(asleep, func(a, b task) int { return cmp.Compare(b.age, a.age) })
+	return asleep, err == nil, nil
+}
