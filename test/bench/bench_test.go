@@ -5,6 +5,7 @@
 package bench
 
 import (
+	"bytes"
 	"debug/buildinfo"
 	"flag"
 	"fmt"
@@ -146,6 +147,10 @@ func BenchmarkEachCheck(b *testing.B) {
 		size, memory := 3.0, 12.0
 		if speaks(b, check[0], "google.golang.org/grpc", "github.com/godbus/dbus/v5") {
 			size, memory = 12, 20
+		} else if speaksHTTPS(b, check[0]) {
+			size = 7
+		} else if speaks(b, check[0], "github.com/klauspost/compress") { // what the journal is packed with
+			size = 4
 		}
 		hold(b, name+": binary", "%.1f MiB", float64(info.Size())/(1<<20), size)
 		hold(b, "  RSS", "%.1f MiB", rss(b, check), memory)
@@ -159,10 +164,7 @@ func BenchmarkQuota(b *testing.B) {
 	join := quotaGroup(b)
 	for _, name := range names {
 		check := look(b, name, endpoint)
-		config, err := npd.LoadCustom(filepath.Join("../../config", name+".json"))
-		if err != nil {
-			b.Fatal(err)
-		}
+		config := configOf(b, name)
 		check = append(check, config.Rules[0].Args...)
 		var took []time.Duration
 		for range 3 {
@@ -175,6 +177,23 @@ func BenchmarkQuota(b *testing.B) {
 		limit := ownTimeout(b, config.Rules[0].Args)
 		hold(b, name+" under a quota of 10m CPU", "%.2f s", median(took).Seconds(), limit.Seconds())
 	}
+}
+
+// configOf is the configuration of a check, or one of those of a check that is many conditions.
+func configOf(b *testing.B, name string) *npd.CustomConfig {
+	b.Helper()
+	files, err := filepath.Glob(filepath.Join("../../config", name+".json"))
+	if len(files) == 0 && err == nil {
+		files, err = filepath.Glob(filepath.Join("../../config", name+"-*.json"))
+	}
+	if err != nil || len(files) == 0 {
+		b.Fatalf("no config of %s: %v", name, err)
+	}
+	config, err := npd.LoadCustom(files[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	return config
 }
 
 // look is the command of a look at this machine with a memory of its own.
@@ -212,6 +231,16 @@ func speaks(b *testing.B, path string, modules ...string) bool {
 		}
 	}
 	return false
+}
+
+// speaksHTTPS says whether the binary has Go's client of HTTP, by the name of a function.
+func speaksHTTPS(b *testing.B, path string) bool {
+	b.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return bytes.Contains(content, []byte("net/http.(*Transport).RoundTrip"))
 }
 
 // ownTimeout is --timeout, which every config gives its check.

@@ -41,18 +41,32 @@ func BenchmarkReplayJournal(b *testing.B) {
 // writeJournal makes a journal file of a busy kubelet. One line in a hundred is one that rules match, or nearly.
 func writeJournal(b *testing.B, dir string) {
 	b.Helper()
-	remote := "/usr/lib/systemd/systemd-journal-remote"
-	for _, needed := range []string{remote, "journalctl"} {
-		if _, err := exec.LookPath(needed); err != nil {
-			tell("npdctl replay of a journal", "no %s", filepath.Base(needed))
-			b.Skip(err)
-		}
-	}
 	samples, err := os.ReadFile("../../journal-rules/testdata/kubelet.txt")
 	if err != nil {
 		b.Fatal(err)
 	}
 	rare := strings.Split(strings.TrimSpace(string(samples)), "\n")
+	inJournal(b, dir, "npdctl replay of a journal", func(out io.Writer) {
+		for i := range replayEntries {
+			line := fmt.Sprintf(`I1021 10:11:%02d.%06d    1234 reconciler_common.go:%d] "operationExecutor.VerifyControllerAttachedVolume started for volume" volume="kube-api-access-%x" pod="a/web-%d"`, i%60, i, i%300, i, i%110)
+			if _, sample, ok := strings.Cut(rare[i/100%len(rare)], " "); ok && i%100 == 0 {
+				line = sample
+			}
+			entry(out, 1763700000000000+i*1000, "kubelet", line)
+		}
+	})
+}
+
+// inJournal makes a journal of what is written in the export format, or tells that what cannot be measured.
+func inJournal(b *testing.B, dir, what string, write func(io.Writer)) {
+	b.Helper()
+	remote := "/usr/lib/systemd/systemd-journal-remote"
+	for _, needed := range []string{remote, "journalctl"} {
+		if _, err := exec.LookPath(needed); err != nil {
+			tell(what, "no %s", filepath.Base(needed))
+			b.Skip(err)
+		}
+	}
 	cmd := exec.Command(remote, "--output="+filepath.Join(dir, "bench.journal"), "-")
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -62,21 +76,14 @@ func writeJournal(b *testing.B, dir string) {
 		b.Fatal(err)
 	}
 	out := bufio.NewWriter(in)
-	for i := range replayEntries {
-		line := fmt.Sprintf(`I1021 10:11:%02d.%06d    1234 reconciler_common.go:%d] "operationExecutor.VerifyControllerAttachedVolume started for volume" volume="kube-api-access-%x" pod="a/web-%d"`, i%60, i, i%300, i, i%110)
-		if _, sample, ok := strings.Cut(rare[i/100%len(rare)], " "); ok && i%100 == 0 {
-			line = sample
-		}
-		entry(out, i, line)
-	}
+	write(out)
 	if out.Flush() != nil || in.Close() != nil || cmd.Wait() != nil {
 		b.Fatal("the journal could not be written")
 	}
 }
 
-// entry writes an entry in the export format.
-func entry(to io.Writer, number int, message string) {
-	at := 1763700000000000 + number*1000
+// entry writes an entry in the export format. Its time is in microseconds since 1970.
+func entry(to io.Writer, at int, identifier, message string) {
 	fmt.Fprintf(to, `__REALTIME_TIMESTAMP=%d
 __MONOTONIC_TIMESTAMP=%d
 _BOOT_ID=11111111222233334444555566667777
@@ -84,7 +91,7 @@ _TRANSPORT=stdout
 _STREAM_ID=abcdefabcdefabcdefabcdefabcdefab
 PRIORITY=6
 SYSLOG_FACILITY=3
-SYSLOG_IDENTIFIER=kubelet
+SYSLOG_IDENTIFIER=%s
 MESSAGE=%s
 _PID=4321
 _UID=0
@@ -104,5 +111,5 @@ _RUNTIME_SCOPE=system
 SYSLOG_TIMESTAMP=%d
 _SOURCE_REALTIME_TIMESTAMP=%d
 
-`, at, at-1763600000000000, message, at/1000000, at-7)
+`, at, at-1763600000000000, identifier, message, at/1000000, at-7)
 }

@@ -43,7 +43,7 @@ func quickConfig(t *testing.T, dir, check string, more []string) string {
 	}
 	config["pluginConfig"].(map[string]any)["invoke_interval"] = "1s"
 	rule := config["rules"].([]any)[0].(map[string]any)
-	rule["path"] = filepath.Join(binaries, check)
+	rule["path"] = filepath.Join(binaries, filepath.Base(rule["path"].(string)))
 	arguments := rule["args"].([]any)
 	for _, a := range append(more, "--state-dir="+filepath.Join(dir, "state"), "--for=1") {
 		arguments = append(arguments, a)

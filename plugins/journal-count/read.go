@@ -1,0 +1,205 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"npd-plugins/internal/host"
+	"npd-plugins/internal/journalfile"
+	"npd-plugins/internal/plugin"
+)
+
+// tally is what was read of the window.
+type tally struct {
+	dirs      []string
+	lines     int       // that match, since the last one that clears
+	first     time.Time // of those lines
+	cleared   time.Time // by the last line that clears, zero if there is none
+	entries   int       // of the identifiers that were looked at
+	recent    []line    // the last of the lines, oldest first
+	from      time.Time // where the reading began
+	fromBegin bool      // that of the window
+	toEnd     bool
+	stopped   error                    // why not to the end
+	end       time.Time                // when the last entry of all was logged
+	damaged   []*journalfile.FileError // files that may hold more lines of the window
+}
+
+// line is a message that matched, from the match on.
+type line struct {
+	at         time.Time
+	identifier string
+	text       []byte
+}
+
+const (
+	// maxMessage is how much of a message is looked at, in bytes. journald cuts what services print at 48 KiB (LineMax= of journald.conf(5)).
+	maxMessage = 64 << 10
+	// maxRecent is how many lines are kept for the details of a Problem.
+	maxRecent = 10
+	// ahead is how far in the future a line may be: the clock is read before the journal. What is later was logged when the clock was wrong.
+	ahead = time.Minute
+)
+
+var errTooMany = errors.New("too many entries")
+
+// read counts the lines of the window.
+func (c *check) read(ctx context.Context, l *plugin.Look, dirs []string) (*tally, error) {
+	j, span, err := c.open(ctx, l, dirs)
+	if err != nil {
+		return nil, err
+	}
+	defer j.Close()
+	if j.Files() == 0 {
+		return nil, fmt.Errorf("no *.journal in %s: mount the directory that journald writes to, or set --journal", strings.Join(onHost(l.Host, dirs), " and "))
+	}
+	t := &tally{dirs: onHost(l.Host, dirs), from: l.Now.Add(-span), fromBegin: span == c.window, end: j.End()}
+	t.stopped = c.countAll(ctx, j, t, l.Now)
+	t.toEnd = t.stopped == nil
+	for _, broken := range j.Broken() {
+		l.Log.Infof("not whole: %v", broken)
+		if t.matters(broken) {
+			t.damaged = append(t.damaged, broken)
+		}
+	}
+	if n := j.Damaged(); n > 0 {
+		l.Log.Infof("%d entries or fields are damaged and were left out", n)
+	}
+	return t, nil
+}
+
+// matters says whether a file that could not be read may hold lines of the
+// window. One that is gone was too old for journald.
+func (t *tally) matters(broken *journalfile.FileError) bool {
+	return !host.Gone(broken.Err) && (broken.Modified.IsZero() || !broken.Modified.Before(t.from))
+}
+
+func onHost(h *host.Root, dirs []string) []string {
+	var paths []string
+	for _, dir := range dirs {
+		paths = append(paths, h.Path(dir))
+	}
+	return paths
+}
+
+// open goes to the begin of the window, or of as much of its end as may be
+// read: the files tell how many entries they have, and going to a time in them
+// costs next to nothing.
+func (c *check) open(ctx context.Context, l *plugin.Look, dirs []string) (*journalfile.Journal, time.Duration, error) {
+	left := 0
+	q := journalfile.Query{
+		Fields:   []string{"SYSLOG_IDENTIFIER", "MESSAGE"},
+		Match:    c.identifiers,
+		MaxValue: maxMessage,
+		OpenFile: l.Host.OpenNow,
+		Watch: func(time.Time) error {
+			if left -= journalfile.WatchEvery; left < 0 {
+				return errTooMany
+			}
+			return ctx.Err()
+		},
+	}
+	for span := c.window; ; span /= 2 {
+		q.Since = l.Now.Add(-span)
+		j, err := journalfile.Open(q, dirs...)
+		if err != nil {
+			return nil, 0, err
+		}
+		if j.Left() <= c.maxEntries || span < time.Second {
+			left = c.maxEntries
+			return j, span, nil
+		}
+		j.Close()
+	}
+}
+
+// countAll reads to the end. The error says why it did not get there.
+func (c *check) countAll(ctx context.Context, j *journalfile.Journal, t *tally, now time.Time) error {
+	var e journalfile.Entry
+	for {
+		switch err := j.Next(&e); {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+		at := time.UnixMicro(e.Realtime)
+		if at.Before(t.from) || at.After(now.Add(ahead)) {
+			continue // the clock was set
+		}
+		c.take(t, &e, at)
+	}
+}
+
+// take counts an entry. Of several messages in one the last counts, as for
+// node-problem-detector.
+func (c *check) take(t *tally, e *journalfile.Entry, at time.Time) {
+	var identifier, message []byte
+	for _, f := range e.Fields {
+		if f.Name == 0 {
+			identifier = f.Value
+		} else {
+			message = f.Value
+		}
+	}
+	c.takeMessage(t, at, identifier, message)
+}
+
+func (c *check) takeMessage(t *tally, at time.Time, identifier, message []byte) {
+	t.entries++
+	message = bytes.TrimSpace(message)
+	if begin := c.patterns.find(message); begin >= 0 {
+		if t.lines == 0 {
+			t.first = at
+		}
+		t.lines++
+		t.keep(at, identifier, message[wordAt(message, begin):])
+	} else if c.clear.match(message) {
+		t.lines, t.recent, t.cleared = 0, t.recent[:0], at
+	}
+}
+
+// keep remembers a line in the place of the oldest.
+func (t *tally) keep(at time.Time, identifier, text []byte) {
+	if len(t.recent) < maxRecent {
+		t.recent = append(t.recent, line{})
+	} else {
+		oldest := t.recent[0]
+		copy(t.recent, t.recent[1:])
+		t.recent[maxRecent-1] = oldest
+	}
+	last := t.last()
+	last.at = at
+	if last.identifier != string(identifier) {
+		last.identifier = string(identifier)
+	}
+	last.text = append(last.text[:0], text[:min(len(text), keptText)]...)
+}
+
+func (t *tally) last() *line { return &t.recent[len(t.recent)-1] }
+
+// newest tells of the last entry there is.
+func (t *tally) newest() string {
+	if t.end.IsZero() {
+		return "is no entry"
+	}
+	return "the last entry is of " + t.end.UTC().Format(time.DateTime) + " UTC"
+}
+
+// unread says what of the window was not read, and what mends that.
+func (t *tally) unread() string {
+	switch {
+	case t.stopped != nil && !errors.Is(t.stopped, errTooMany):
+		return "the journal could not be read to its end in time: raise --timeout, or shorten --window"
+	case len(t.damaged) > 0:
+		return fmt.Sprintf("a part of the journal cannot be read (journalctl --verify): %v", t.damaged[0])
+	}
+	return fmt.Sprintf("only those since %s UTC were looked at: the window has more than --max-entries", t.from.UTC().Format(time.TimeOnly))
+}
