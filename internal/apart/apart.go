@@ -59,7 +59,7 @@ const (
 // Serve is the process apart: it answers and exits. In every other process it
 // returns at once. It comes first in main.
 func Serve() {
-	if os.Args[0] == statfsName && len(os.Args) > 1 {
+	if len(os.Args) > 1 && os.Args[0] == statfsName {
 		// Otherwise "exe". It is for who finds the process stuck.
 		_ = os.WriteFile("/proc/self/comm", []byte(statfsName), 0)
 		serveStatfs(os.NewFile(answerFile, "answer"), os.Args[1], os.Args[2:])
