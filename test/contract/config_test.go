@@ -16,10 +16,9 @@ import (
 
 func TestConfig(t *testing.T) {
 	sources := map[string]string{}
-	for _, c := range checks {
-		t.Run(c.name, func(t *testing.T) {
-			path := filepath.Join("../../config", c.name+".json")
-			config, err := npd.LoadCustom(path)
+	for name, c := range configs(t) {
+		t.Run(name, func(t *testing.T) {
+			config, err := npd.LoadCustom(filepath.Join("../../config", name+".json"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -27,8 +26,8 @@ func TestConfig(t *testing.T) {
 				t.Fatalf("%d conditions and %d rules, want one each", len(config.Conditions), len(config.Rules))
 			}
 			condition, rule := config.Conditions[0], config.Rules[0]
-			if !strings.HasPrefix(c.help, c.name+": node condition "+condition.Type+"\n") {
-				t.Errorf("condition %s is not the one of --help", condition.Type)
+			if own := ownCondition(t, c, rule.Args); own != condition.Type {
+				t.Errorf("condition %s, and the check says %s", condition.Type, own)
 			}
 			if rule.Type != npd.Permanent || rule.Condition != condition.Type {
 				t.Errorf("the rule is %s for %s, want permanent for %s", rule.Type, rule.Condition, condition.Type)
@@ -47,7 +46,7 @@ func TestConfig(t *testing.T) {
 			if other := sources[config.Source]; other != "" || config.Source == "" {
 				t.Errorf("source %q is also that of %q", config.Source, other)
 			}
-			sources[config.Source] = c.name
+			sources[config.Source] = name
 			if own := ownTimeout(t, c, rule.Args); own >= config.RuleTimeout(rule) {
 				t.Errorf("--timeout %v, want less than the rule's %v", own, config.RuleTimeout(rule))
 			}
@@ -58,6 +57,18 @@ func TestConfig(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ownCondition is the condition that the check says it is with these arguments.
+func ownCondition(t *testing.T, c check, args []string) string {
+	t.Helper()
+	args = append(slices.Clone(args), "--host-root=/no/such/host", "--state-dir="+t.TempDir(), "--output=json")
+	r := npd.RunPlugin(t.Context(), c.path, args, 2*timeout, npd.MaxPluginOutput)
+	var told struct{ Condition string }
+	if err := json.Unmarshal([]byte(r.Message), &told); err != nil {
+		t.Errorf("%q: %v: %s", args, err, r.Message)
+	}
+	return told.Condition
 }
 
 // ownTimeout is --timeout as the arguments or else the check set it.
@@ -81,23 +92,47 @@ func ownTimeout(t *testing.T, c check, args []string) time.Duration {
 	return d
 }
 
-// TestConfigsHaveChecks finds the config of a check that is gone.
-func TestConfigsHaveChecks(t *testing.T) {
-	configs, err := filepath.Glob("../../config/*.json")
+// configs returns the check of each file in config/, by its name without .json. It is that of the check, or of a check that is
+// many conditions begins with that and "-".
+func configs(t *testing.T) map[string]check {
+	t.Helper()
+	files, err := filepath.Glob("../../config/*.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, config := range configs {
-		b, err := os.ReadFile(config)
+	found := map[string]check{}
+	lacking := slices.Clone(checks)
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".json")
+		i := slices.IndexFunc(checks, func(c check) bool {
+			return c.name == name || c.has("condition") && strings.HasPrefix(name, c.name+"-")
+		})
+		if i < 0 {
+			t.Errorf("%s has no folder in plugins/", file)
+			continue
+		}
+		found[name] = checks[i]
+		lacking = slices.DeleteFunc(lacking, func(c check) bool { return c.name == checks[i].name })
+	}
+	for _, c := range lacking {
+		t.Errorf("plugins/%s has no file in config/", c.name)
+	}
+	return found
+}
+
+// TestConditions wants every condition to be that of one file.
+func TestConditions(t *testing.T) {
+	owners := map[string]string{}
+	for name := range configs(t) {
+		config, err := npd.LoadCustom(filepath.Join("../../config", name+".json"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !json.Valid(b) {
-			t.Errorf("%s is no JSON", config)
-		}
-		name := strings.TrimSuffix(filepath.Base(config), ".json")
-		if !slices.ContainsFunc(checks, func(c check) bool { return c.name == name }) {
-			t.Errorf("%s has no plugins/%s", config, name)
+		for _, condition := range config.Conditions {
+			if other := owners[condition.Type]; other != "" {
+				t.Errorf("condition %s is in %s.json and %s.json", condition.Type, name, other)
+			}
+			owners[condition.Type] = name
 		}
 	}
 }

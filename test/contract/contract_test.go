@@ -36,16 +36,21 @@ type flagDoc struct {
 }
 
 // readsNothing lists the checks that read no file of the host when all is well, so that an empty host is not Unknown.
-var readsNothing = map[string]string{"pipe-pages": "asks for the size of a pipe of its own"}
+var readsNothing = map[string]string{"clock": "asks the kernel for the state of the clock", "pipe-pages": "asks for the size of a pipe of its own"}
 
 // modelled has the checks that must be OK on the healthy host of host_test.go and say Problem of the sick one of
 // names_test.go. Of other checks only the contract is wanted there, as these hosts may lack what they read.
-var modelled = map[string]bool{"cri-latency": true, "cri-list-size": true, "runc-init": true, "task-limit": true, "zombies": true}
+var modelled = map[string]bool{"cri-latency": true, "cri-list-size": true, "dying-cgroups": true, "eviction": true, "journal-count": true, "kernel-tables": true, "memory-stall": true, "readonly-fs": true, "runc-init": true, "service-restarts": true, "stuck-tasks": true, "systemd-units": true, "task-limit": true, "zombies": true}
+
+// asks has what a check is told to look for, where it does nothing without, and what makes the first look at a machine that is not
+// modelled count, whatever is wrong with it.
+var asks = map[string][]string{"clock": {"--for=1"}, "journal-count": {"--identifier=kubelet", "--pattern=PLEG is not healthy.*"}}
 
 // extraArgs makes a check say Problem of the sick host.
 var extraArgs = map[string][]string{
 	"cri-latency":   {"--slow=1us"},   // no runtime is that fast
 	"cri-list-size": {"--limit=1KiB"}, // the fake runtime's lists are short
+	"stuck-tasks":   {"--age=1s"},     // time stands still on the sick host
 	"task-limit":    {"--for=1"},
 }
 

@@ -44,9 +44,10 @@ func serveGRPC(t *testing.T, root string, runtime runtimeapi.RuntimeServiceServe
 	t.Cleanup(server.Stop)
 }
 
-// serveHealthy lists a pod with a running container.
+// serveHealthy lists a pod with a running container, and has a systemd.
 func serveHealthy(t *testing.T, root string) {
 	t.Helper()
+	serveSystemd(t, root)
 	pod := lab.PodConfig("web-6c9df8d6b5", 0, 0)
 	container := lab.ContainerConfig(pod, "web")
 	runtime := new(lab.FakeCRI)

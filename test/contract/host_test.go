@@ -10,7 +10,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"npd-plugins/internal/journalfile/journaltest"
 	"npd-plugins/internal/npd"
 	"npd-plugins/test/lab"
 )
@@ -179,7 +181,7 @@ func (c check) wantNothingSeen(t *testing.T, root string, patterns ...string) {
 
 // on returns the arguments for a look at that host.
 func (c check) on(root string, more ...string) []string {
-	return append(more, "--host-root="+root)
+	return append(slices.Concat(asks[c.name], more), "--host-root="+root)
 }
 
 // healthyHost is a small node with the runtime's socket left out, file by file.
@@ -187,23 +189,36 @@ func healthyHost(version string) map[string]string {
 	files := map[string]string{
 		"proc/loadavg":                     "0.10 0.20 0.30 1/200 4711\n",
 		"proc/uptime":                      "90000.00 170000.00\n",
+		"proc/cgroups":                     "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t4\t140\t1\n",
+		"proc/meminfo":                     "MemTotal: 16384000 kB\nMemAvailable: 9000000 kB\nActive(file): 1000000 kB\n",
+		"proc/pressure/memory":             "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
 		"proc/self/status":                 "Name:\tcheck\nUid:\t0\t0\t0\t0\nNSpid:\t4711\n",
 		"proc/sys/kernel/osrelease":        "6.12.1\n",
 		"proc/sys/kernel/pid_max":          "32768\n",
 		"proc/sys/kernel/threads-max":      "192730\n",
 		"proc/sys/kernel/random/boot_id":   bootID + "\n",
+		"proc/sys/fs/file-nr":              "1312\t0\t97832\n",
 		"proc/sys/fs/pipe-user-pages-soft": "16384\n",
 		"proc/1/stat":                      stat(1, "systemd", 'S', 0, 3),
 		"proc/1/cgroup":                    "0::/init.scope\n",
+		"proc/1/mountinfo":                 "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n",
 		"proc/1/status":                    "Name:\tsystemd\nUid:\t0\t0\t0\t0\n",
 		"proc/2/stat":                      stat(2, "kthreadd", 'S', 0, 3),
 		"proc/77/stat":                     stat(77, "a (b) c", 'Z', 1, 4000),
+		"var/lib/kubelet/config.yaml":      "kind: KubeletConfiguration\nevictionHard: {memory.available: 100Mi}\n",
+		systemJournal:                      journal("kubelet", "Started kubelet"),
 	}
 	base := "sys/fs/cgroup"
 	if version == "v1" {
+		files[base+"/memory/cgroup.procs"] = "1\n"
+		files[base+"/memory/release_agent"] = "\n"
+		files[base+"/memory/memory.stat"] = "cache 4096\ntotal_cache 4096\n"
+		files[base+"/memory/memory.usage_in_bytes"] = "4096\n"
 		base += "/pids"
 	} else {
+		files[base+"/cgroup.stat"] = "nr_descendants 140\nnr_dying_descendants 12\n"
 		files[base+"/cgroup.controllers"] = "cpuset cpu io memory pids\n"
+		files[base+"/memory.stat"] = "anon 4096\nfile 4096\n"
 	}
 	files[base+"/cgroup.procs"] = "1\n"
 	for _, group := range []string{"kubepods", "system.slice/containerd.service"} {
@@ -211,6 +226,19 @@ func healthyHost(version string) map[string]string {
 		files[base+"/"+group+"/pids.max"] = "1000\n"
 	}
 	return files
+}
+
+// systemJournal is the file that journald writes to.
+const systemJournal = "run/log/journal/0f1e2d3c4b5a69788796a5b4c3d2e1f0/system.journal"
+
+// journal is a file of the journal with messages of a minute ago.
+func journal(identifier string, messages ...string) string {
+	var file journaltest.File
+	for _, message := range messages {
+		file.Entries = append(file.Entries, journaltest.Entry{Realtime: uint64(time.Now().Add(-time.Minute).UnixMicro()),
+			Fields: journaltest.Texts("SYSLOG_IDENTIFIER="+identifier, "MESSAGE="+message)})
+	}
+	return string(file.Bytes())
 }
 
 const bootID = "0b1c2d3e-4f50-6172-8394-a5b6c7d8e9f0"

@@ -64,9 +64,10 @@ func sickHost(t *testing.T, name string) string {
 	comm := strings.NewReplacer("/", "-", "\x00", "?").Replace(name)
 	set := func(file, content string) { write(t, filepath.Join(root, file), content) }
 
+	set("proc/sys/fs/file-nr", "97000\t0\t97832\n")
 	set("proc/loadavg", "90.00 90.00 90.00 9/32000 4711\n")
 	set("proc/77/stat", stat(77, comm[:min(len(comm), 64)], 'S', 1, 3000)) // the kernel's own bound of a comm
-	set("proc/77/status", "Name:\t"+comm+"\nUid:\t0\t0\t0\t0\n")
+	set("proc/77/status", "Name:\t"+comm+"\nUid:\t0\t0\t0\t0\nFDSize:\t256\n")
 	set("proc/77/cgroup", "0::/kubepods/pod"+podUID+"/"+comm+"\n")
 	for pid := 1000; pid < 1060; pid++ {
 		set(fmt.Sprintf("proc/%d/stat", pid), stat(pid, comm[:min(len(comm), 15)], 'Z', 77, 4000))
@@ -76,12 +77,29 @@ func sickHost(t *testing.T, name string) string {
 	set("proc/2000/cgroup", "0::/kubepods/pod"+podUID+"/"+comm+"\n")
 	set("proc/2001/stat", stat(2001, "containerd", 'D', 1, 4000))
 	set("proc/2001/wchan", name)
+	set("proc/2001/task/2001/status", "Name:\tcontainerd\nvoluntary_ctxt_switches:\t7\nnonvoluntary_ctxt_switches:\t1\n")
+	set("proc/2001/task/2001/wchan", name)
+	set("proc/2001/task/2001/stack", "[<0>] "+name+"+0x1/0x2\n[<0>] fuse_statfs+0x1/0x2\n")
+	word := strings.Join(strings.Fields(comm), "")
+	set("proc/1/mountinfo", "27 1 0:45 / /"+word+" rw - fuse.x x rw\n28 1 8:16 / /"+word+" rw - ext4 /dev/"+word+" ro\n")
 	group := "sys/fs/cgroup/system.slice/x" + comm[:min(len(comm), 200)] + ".service"
 	set(group+"/pids.current", "30000\n")
 	set(group+"/pids.max", "30001\n")
+	set("proc/meminfo", "MemTotal: 16384000 kB\nMemAvailable: 400000 kB\nActive(file): 100000 kB\n")
+	for _, file := range []string{"proc/pressure/memory", group + "/memory.pressure"} {
+		set(file, "some avg10=40.00 avg60=34.00 avg300=9.00 total=9\nfull avg10=40.00 avg60=34.00 avg300=9.00 total=9\n")
+	}
+	set(group+"/memory.current", "16750000000\n")
+	for _, dir := range []string{"sys/fs/cgroup", group} {
+		set(dir+"/memory.stat", "anon 16750000000\nfile 4096\n")
+		set(dir+"/cgroup.stat", "nr_descendants 140\nnr_dying_descendants 3000\n")
+	}
+	unhealthy := "PLEG is not healthy: " + strings.ReplaceAll(name, "\n", " ")
+	set(systemJournal, journal("kubelet", unhealthy, unhealthy, unhealthy))
 	makeDir(t, filepath.Join(root, "var/log/pods/x"+comm[:min(len(comm), 100)]+"_web_"+podUID))
 
 	serveNames(t, root, name)
+	serveSickSystemd(t, root, name)
 	return root
 }
 

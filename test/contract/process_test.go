@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"npd-plugins/internal/npd"
+	"npd-plugins/internal/systemd/systemdtest"
 )
 
 // TestNoReader has a pipe for stdout whose reader is gone.
@@ -73,15 +74,20 @@ func TestTerminated(t *testing.T) {
 	}
 	silent := healthyRoot(t, "v2")
 	accept(t, silent, func(net.Conn) { time.Sleep(time.Minute) })
+	systemdtest.Accept(t, silent, systemdtest.Private, func(net.Conn) { time.Sleep(time.Minute) })
 	hangs := func(c check) bool { return readsNothing[c.name] == "" }
 	eachCheck(t, hangs, func(t *testing.T, c check) {
 		root := fifos
-		if c.usesCRI() {
+		if c.usesCRI() || c.usesSystemd() {
 			root = silent
 		}
 		for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 			var stdout strings.Builder
-			cmd := exec.Command(c.path, "--host-root="+root, "--state-dir="+t.TempDir(), "--timeout=30s")
+			args := c.on(root, "--state-dir="+t.TempDir(), "--timeout=30s")
+			if c.readsMetrics() {
+				args = append(args, silentKubelet(t)...)
+			}
+			cmd := exec.Command(c.path, args...)
 			cmd.Stdout = &stdout
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)

@@ -11,16 +11,24 @@ import (
 	"npd-plugins/internal/plugin"
 )
 
-// badValues are wrong for a flag by what --help calls its argument. A directory may be anything; a wrong one is not a
-// wrong usage.
+// badValues are wrong for a flag by what --help calls its argument. A directory, a file and a name may be anything; a wrong
+// one is not a wrong usage.
 var badValues = map[string][]string{
-	"number":   {"", "x", "0", "-1", "1.5", "99999999999999999999"},
-	"share":    {"", "x", "0", "-1", "101"},
-	"duration": {"", "x", "0", "-1s", "5"},
-	"size":     {"", "x", "0", "-1", "16QiB", "99999999999999999999", "1.5MiB"},
-	"format":   {"", "x", "JSON"},
-	"level":    {"", "x"},
-	"socket":   {"x", "http://localhost", "run/x.sock", "unix://run/x.sock"},
+	"condition":   {"", "x", "X Y", "lowerCase", "X%s", "../X"},
+	"expression":  {"", "(", "a{2,1}", "[[:x:]]"},
+	"identifiers": {"", ",", "a,", "a, b"},
+	"text":        nil,
+	"number":      {"", "x", "0", "-1", "1.5", "99999999999999999999"},
+	"share":       {"", "x", "0", "-1", "101"},
+	"duration":    {"", "x", "0", "-1s", "5"},
+	"size":        {"", "x", "0", "-1", "16QiB", "99999999999999999999", "1.5MiB"},
+	"format":      {"", "x", "JSON"},
+	"level":       {"", "x"},
+	"services":    {"", ",", "x y", "a/b", "%s", "x*"},
+	"socket":      {"x", "http://localhost", "run/x.sock", "unix://run/x.sock"},
+	"address":     {"", "https://node-1", "node-1:0", "node-1:x", "a:b:c", "%s"},
+	"file":        nil,
+	"name":        nil,
 }
 
 func TestWrongUsage(t *testing.T) {
