@@ -8,7 +8,10 @@ FUZZTIME ?= 20000x
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
 
-.PHONY: help build run test kernels bench corpus fuzz lint deps clean
+.PHONY: help build run image test kernels bench corpus fuzz lint deps clean
+
+# Modules of their own, so that the checks depend on little: what builds the image, and what renders the manifests.
+MODULES := deploy/image test/deploy
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,8 +23,12 @@ build: ## static binaries of all checks and of npdctl in bin/
 run: build ## build, and print the conditions of this machine
 	@bin/npdctl run || test $$? -le 2
 
+image: ## the container image as an OCI layout in dist/image, SBOMs beside it
+	$(GO) run -C deploy/image . --root ../.. --out $(CURDIR)/dist --version $(VERSION) --revision "$$(git rev-parse HEAD)" --date "$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)}"
+
 test: deps ## all tests; the real faults need root and the packages of test/deps.sh
 	$(GO) vet ./...
+	@set -e; for module in $(MODULES); do (cd $$module; set -x; $(GO) vet ./... && $(GO) run $(GOTESTSUM) --format pkgname -- -p 1 -count=1 ./...); done
 	$(GO) run $(GOTESTSUM) --format pkgname -- -p 1 -count=1 -timeout 35m ./...
 
 kernels: deps ## the fault tests in guests with Linux 5.10, 6.1 and 6.12
@@ -47,6 +54,7 @@ lint: ## gofmt, go vet for amd64 and arm64, staticcheck, npdctl lint
 	GOOS=linux GOARCH=amd64 $(GO) vet ./...
 	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
+	@set -e; for module in $(MODULES); do (cd $$module; set -x; $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...); done
 	$(GO) run ./cmd/npdctl lint config journal-rules
 	$(GO) run ./cmd/npdctl lint journal-rules/filelog/traditional
 	$(GO) run ./cmd/npdctl lint journal-rules/filelog/rfc3339
@@ -54,5 +62,5 @@ lint: ## gofmt, go vet for amd64 and arm64, staticcheck, npdctl lint
 deps:
 	@test/deps.sh
 
-clean: ## remove bin/
-	rm -rf bin
+clean: ## remove bin/ and dist/
+	rm -rf bin dist

@@ -2,9 +2,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/rand"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -22,147 +19,218 @@ import (
 
 const installUsage = `npdctl install --dest DIR [flags]
 
-Copies the checks to DIR/bin, their configurations to DIR/config and the journal rules to DIR/journal-rules, each file whole or
-not at all, and reads them back as node-problem-detector would. The configurations name the checks in DIR/bin, so DIR must have the same
-path where node-problem-detector runs. Made for an init container and for hosts; it needs no shell.
+Copies the checks to DIR/bin, their configurations to DIR/config and the journal rules to DIR/journal-rules. Everything is written and
+tried beside the place first: each configuration must load as in node-problem-detector, and each check must start and take the
+arguments of its configuration. Only then is each file renamed to its place. What fails or breaks off before leaves DIR as it was,
+what breaks off later leaves each file whole, old or new, and the next install completes it. Made for an init container
+and for hosts; it needs no shell.
 
-DIR is made if it is not there. It must be empty or of an earlier install: its list of files is DIR/.npd-plugins. What is on that list
-and no longer comes with this version is removed, other files are left alone.
+DIR is made if it is not there. It must be empty or of an earlier install: DIR/.npd-plugins lists its files with their SHA-256
+("sha256sum -c" reads it). A file in the way that is not on the list, or that has been changed since, is not overwritten.
+
+An install over an earlier one, newer or older, may be done under a running node-problem-detector. It starts the new checks from
+their next interval on, and reads configurations at its own start only. So it may still start a check, and name a
+configuration, that does not come with this install: these files are kept, and told. Remove them with --prune, after the
+restart of a node-problem-detector that no longer names them: it dies of a file that is not there.
+
+--enable and --disable choose checks, by the name of check or configuration, or by condition: zombies, ZombieProcesses. --set changes
+a flag of a check so chosen: --set zombies.count=200. It takes the place of what the configuration says of that flag; to give
+a flag several times, repeat it. "CHECK --help" tells the flags.
+
+--journal is for nodes that keep their journal in memory: /run/log/journal, or /host/run/log/journal in a pod with the node's / at /host.
+node-problem-detector says nothing when there is no journal where it looks.
 
 --kubelet-identifier is for kubelets that do not log as "kubelet": k3s, k3s-agent, rke2-server, rke2-agent, kubenswrapper,
 microk8s.daemon-kubelite. The first one takes over kubelet.json, each further one gets a file kubelet-IDENTIFIER.json with a source of its
 own. Their reasons are the same, and so are their counters: problem_counter adds up what the kubelets of a node say.
 
-Exit codes: 0 installed, 2 not or not wholly, or a usage error.
+Exit codes: 0 installed, 2 not or not wholly, or a usage error. With --check 0 whole, 2 not.
 
-Example: npdctl install --dest /opt/npd-plugins --kubelet-identifier k3s
+Examples:
+  npdctl install --dest /opt/npd-plugins --host-root /host --kubelet-identifier k3s
+  npdctl install --dest /opt/npd-plugins --enable task-limit,zombies --set zombies.count=200
+  npdctl install --dest /opt/npd-plugins --check
 `
 
-// installedList holds the paths of the files of an install below its directory, one in a line.
-const installedList = ".npd-plugins"
-
-// installed is a file to install.
+// installed is a file to install: a binary, or content.
 type installed struct {
+	binary  string // path of what is copied, "" with content
 	content []byte
-	mode    fs.FileMode
+}
+
+func (f installed) mode() fs.FileMode {
+	if f.binary != "" {
+		return 0o755
+	}
+	return 0o644
+}
+
+func (f installed) open() (io.ReadCloser, error) {
+	if f.binary != "" {
+		return os.Open(f.binary)
+	}
+	return io.NopCloser(bytes.NewReader(f.content)), nil
 }
 
 // installation is what goes below a directory, by path.
 type installation struct {
-	dest  string
+	place
 	files map[string]installed
+}
+
+// place is a directory that is installed to, and its path where node-problem-detector runs.
+type place struct{ dest, at string }
+
+// sources are the directories that are installed from.
+type sources struct{ bin, config, rules string }
+
+// logging is how the node's services log.
+type logging struct {
+	journal     string // "" as the journal rules say
+	identifiers paths  // of the kubelet
+}
+
+func (s *sources) complete() error {
+	if s.bin == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("own path unknown, give --bin: %w", err)
+		}
+		s.bin = filepath.Dir(self)
+	}
+	if s.config == "" {
+		s.config = filepath.Join(s.bin, "../config")
+	}
+	if s.rules == "" {
+		s.rules = filepath.Join(s.bin, "../journal-rules")
+	}
+	return nil
 }
 
 func install(args []string, stdout, stderr io.Writer) int {
 	flags := newFlags("install", installUsage, stderr)
-	dest := flags.String("dest", "", "`directory` to install to")
-	bin := flags.String("bin", "", "`directory` of the checks (default that of npdctl)")
-	config := flags.String("config", "", "`directory` of the configurations (default config beside that of the checks)")
-	rules := flags.String("rules", "", "`directory` of the journal rules (default journal-rules beside that of the checks)")
-	var identifiers paths
-	flags.Var(&identifiers, "kubelet-identifier", "syslog `identifier` of the kubelet, may be repeated (default kubelet)")
+	var p place
+	var from sources
+	var choice choice
+	var log logging
+	flags.StringVar(&p.dest, "dest", "", "`directory` to install to")
+	flags.StringVar(&p.at, "mounted-at", "", "`directory` as which node-problem-detector sees that of --dest (default the same)")
+	flags.StringVar(&from.bin, "bin", "", "`directory` of the checks (default that of npdctl)")
+	flags.StringVar(&from.config, "config", "", "`directory` of the configurations (default config beside that of the checks)")
+	flags.StringVar(&from.rules, "rules", "", "`directory` of the journal rules (default journal-rules beside that of the checks)")
+	flags.Var(&choice.enable, "enable", "`checks` to install, with commas between, may be repeated (default all)")
+	flags.Var(&choice.disable, "disable", "`checks` to leave out, with commas between, may be repeated")
+	flags.Var(&choice.settings, "set", "`check.flag=value` to run with, may be repeated")
+	flags.StringVar(&choice.hostRoot, "host-root", "", "`directory` where node-problem-detector sees the node's file system (default what the configurations say)")
+	flags.StringVar(&log.journal, "journal", "", "`directory` where node-problem-detector sees the node's journal (default what the journal rules say)")
+	flags.Var(&log.identifiers, "kubelet-identifier", "syslog `identifier` of the kubelet, may be repeated (default kubelet)")
+	prune := flags.Bool("prune", false, "remove what earlier installs had and this one has not")
+	check := flags.Bool("check", false, "install nothing, see whether what is there is whole and works")
 	if code, done := parse(flags, args, stdout); done {
 		return code
 	}
-	if *dest == "" || flags.NArg() > 0 {
+	if p.dest == "" || flags.NArg() > 0 {
 		fmt.Fprintln(stderr, "npdctl install: give --dest DIR and no other argument")
 		return exitBroken
 	}
-	i, err := collect(*dest, *bin, *config, *rules, identifiers)
-	if err == nil {
-		err = i.write()
-	}
-	if err == nil {
-		err = i.verify()
+	err := p.complete()
+	if err == nil && *check {
+		err = p.check(stdout)
+	} else if err == nil {
+		var i *installation
+		if i, err = collect(p, from, choice, log); err == nil {
+			err = i.install(*prune, stdout, stderr)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "npdctl install:", printable(err.Error()))
 		return exitBroken
 	}
-	fmt.Fprintf(stdout, "installed %d binaries, %d configurations and %d rule files in %s\n",
-		i.count("bin"), i.count("config"), i.count("journal-rules"), i.dest)
 	return exitFine
 }
 
-// collect reads all that is to be installed. Nothing is written before that has succeeded.
-func collect(dest, bin, config, rules string, identifiers []string) (*installation, error) {
-	dest, err := filepath.Abs(dest)
-	if err != nil {
-		return nil, err
-	}
-	if bin == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, fmt.Errorf("own path unknown, give --bin: %w", err)
-		}
-		bin = filepath.Dir(self)
-	}
-	if config == "" {
-		config = filepath.Join(bin, "../config")
-	}
-	if rules == "" {
-		rules = filepath.Join(bin, "../journal-rules")
-	}
-	i := &installation{dest, map[string]installed{}}
-	if err := i.addConfigs(config, bin); err != nil {
-		return nil, err
-	}
-	if err := i.addRules(rules); err != nil {
-		return nil, err
-	}
-	return i, i.identify(identifiers)
-}
-
-// addConfigs takes in the configurations and the checks they name, which they then name at their new place.
-func (i *installation) addConfigs(dir, bin string) error {
-	files, err := filepath.Glob(filepath.Join(dir, "*.json"))
-	if err == nil && len(files) == 0 {
-		err = fmt.Errorf("no *.json in %s", dir)
-	}
-	if err != nil {
+func (p *place) complete() (err error) {
+	if p.dest, err = filepath.Abs(p.dest); err != nil {
 		return err
 	}
-	for _, file := range files {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		config, err := npd.ParseCustom(data)
-		if err != nil {
-			return fmt.Errorf("%s: %w", file, err)
-		}
-		for _, rule := range config.Rules {
-			name := path.Base(rule.Path)
-			if err := i.addBinary(bin, name); err != nil {
-				return fmt.Errorf("%s needs %s: %w", file, name, err)
-			}
-			data = bytes.ReplaceAll(data, jsonString(rule.Path), jsonString(filepath.Join(i.dest, "bin", name)))
-		}
-		i.files[path.Join("config", filepath.Base(file))] = installed{data, 0o644}
+	if p.at == "" {
+		p.at = p.dest
 	}
-	if err := i.addBinary(bin, "npdctl"); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if !filepath.IsAbs(p.at) {
+		return fmt.Errorf("--mounted-at %s: not an absolute path", p.at)
 	}
+	p.at = filepath.Clean(p.at)
 	return nil
 }
 
-// jsonString is a string as configurations have it.
-func jsonString(s string) []byte {
-	b, _ := json.Marshal(s) // a string can always be encoded
-	return b
+// collect finds all that is to be installed. Nothing is written before that has succeeded.
+func collect(p place, from sources, choice choice, log logging) (*installation, error) {
+	if err := from.complete(); err != nil {
+		return nil, err
+	}
+	if sameDir(from.bin, filepath.Join(p.dest, "bin")) {
+		return nil, fmt.Errorf("%s is what would be installed over: run the npdctl of a release or image", from.bin)
+	}
+	i := &installation{p, map[string]installed{}}
+	if err := i.addConfigs(from.config, from.bin, choice); err != nil {
+		return nil, err
+	}
+	if own := filepath.Join(from.bin, "npdctl"); isFile(own) {
+		i.files["bin/npdctl"] = installed{binary: own}
+	}
+	if err := i.addRules(from.rules, log.journal); err != nil {
+		return nil, err
+	}
+	return i, i.identify(log.identifiers)
 }
 
-func (i *installation) addBinary(bin, name string) error {
-	data, err := os.ReadFile(filepath.Join(bin, name))
+func sameDir(dir, other string) bool {
+	a, err := os.Stat(dir)
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(other)
+	return err == nil && os.SameFile(a, b)
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// addConfigs takes in the chosen configurations and the checks they name, which they then name at their new place.
+func (i *installation) addConfigs(dir, bin string, choice choice) error {
+	all, err := readConfigurations(dir)
 	if err != nil {
 		return err
 	}
-	i.files[path.Join("bin", name)] = installed{data, 0o755}
+	chosen, err := choice.of(all)
+	if err != nil {
+		return err
+	}
+	for _, c := range chosen {
+		for _, rule := range c.config.Rules {
+			name := path.Base(rule.Path)
+			binary := filepath.Join(bin, name)
+			if !isFile(binary) {
+				return fmt.Errorf("%s needs %s: there is no such file", c.file, binary)
+			}
+			i.files[path.Join("bin", name)] = installed{binary: binary}
+		}
+		content, err := rulefile.ForPlugins(c.data, func(rule *rulefile.PluginRule) {
+			choice.apply(c, rule)
+			rule.Path = path.Join(i.at, "bin", path.Base(rule.Path))
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.file, err)
+		}
+		i.files[path.Join("config", c.name+".json")] = installed{content: content}
+	}
 	return nil
 }
 
 // addRules takes in the journal rules and, in the folders below, those for hosts without a journal.
-func (i *installation) addRules(dir string) error {
+func (i *installation) addRules(dir, journal string) error {
 	return filepath.WalkDir(dir, func(at string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -179,11 +247,16 @@ func (i *installation) addRules(dir string) error {
 		if _, err := npd.ParseLogMonitor(data); err != nil {
 			return fmt.Errorf("%s: %w", at, err)
 		}
+		if journal != "" {
+			if data, err = rulefile.ForJournal(data, journal); err != nil {
+				return fmt.Errorf("%s: %w", at, err)
+			}
+		}
 		name, err := filepath.Rel(dir, at)
 		if err != nil {
 			return err
 		}
-		i.files[path.Join("journal-rules", filepath.ToSlash(name))] = installed{data, 0o644}
+		i.files[path.Join("journal-rules", filepath.ToSlash(name))] = installed{content: data}
 		return nil
 	})
 }
@@ -242,7 +315,7 @@ func (i *installation) addIdentifier(rules []byte, name, identifier string) erro
 	if err != nil {
 		return err
 	}
-	i.files[path.Join("journal-rules", name+".json")] = installed{rules, 0o644}
+	i.files[path.Join("journal-rules", name+".json")] = installed{content: rules}
 	for _, style := range rulefile.Styles {
 		dir := path.Join("journal-rules/filelog", style.Name)
 		if _, ok := i.files[path.Join(dir, "kubelet.json")]; !ok {
@@ -252,142 +325,38 @@ func (i *installation) addIdentifier(rules []byte, name, identifier string) erro
 		if err != nil {
 			return err
 		}
-		i.files[path.Join(dir, name+".json")] = installed{inFile, 0o644}
+		i.files[path.Join(dir, name+".json")] = installed{content: inFile}
 	}
 	return nil
 }
 
-func (i *installation) count(dir string) (n int) {
-	for name := range i.files {
-		if strings.HasPrefix(name, dir+"/") {
-			n++
+// below returns the names in a directory itself, sorted.
+func below(names []string, dir string) (in []string) {
+	for _, name := range names {
+		if path.Dir(name) == dir {
+			in = append(in, name)
 		}
 	}
-	return n
+	slices.Sort(in)
+	return in
 }
 
-// write writes all files, checks first: a configuration never names one that is not there. An install that was broken off is
-// completed by the next one.
-func (i *installation) write() error {
-	if err := os.MkdirAll(i.dest, 0o755); err != nil {
-		return err
+// report says what came of an install, and what node-problem-detector is to be started with.
+func (i *installation) report(kept []string, stdout io.Writer) {
+	names := slices.Collect(maps.Keys(i.files))
+	fmt.Fprintf(stdout, "installed npd-plugins %s in %s: %d binaries, %d configurations, %d files of journal rules\n",
+		version, i.dest, len(below(names, "bin")), len(below(names, "config")), len(below(names, "journal-rules")))
+	if len(kept) > 0 {
+		fmt.Fprintf(stdout, "kept from earlier installs: %s\n", strings.Join(kept, " "))
+		fmt.Fprintln(stdout, "  node-problem-detector may name them until it is restarted without; --prune removes them then")
 	}
-	root, err := os.OpenRoot(i.dest)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	before, err := i.installedBefore(root)
-	if err != nil {
-		return err
-	}
-	now := slices.Sorted(maps.Keys(i.files)) // bin, config, journal-rules
-	for _, name := range now {
-		if _, err := root.Lstat(name); err == nil && !slices.Contains(before, name) {
-			return fmt.Errorf("%s is there, and not from an install: move it away", filepath.Join(i.dest, name))
-		}
-	}
-	if err := writeList(root, slices.Concat(before, now)); err != nil {
-		return err
-	}
-	for _, name := range now {
-		if err := replace(root, name, i.files[name]); err != nil {
-			return err
-		}
-	}
-	for _, name := range before {
-		if slices.Contains(now, name) {
-			continue
-		}
-		if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return writeList(root, now)
+	i.flag(stdout, "--config.custom-plugin-monitor", below(names, "config"))
+	i.flag(stdout, "--config.system-log-monitor", below(names, "journal-rules"))
 }
 
-// installedBefore returns the files of an earlier install, none for an empty directory, and an error for one that is somebody else's.
-func (i *installation) installedBefore(root *os.Root) ([]string, error) {
-	list, err := root.ReadFile(installedList)
-	if err == nil {
-		return strings.Split(strings.TrimSpace(string(list)), "\n"), nil
+func (i *installation) flag(stdout io.Writer, flag string, names []string) {
+	for n := range names {
+		names[n] = path.Join(i.at, names[n])
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	entries, err := os.ReadDir(i.dest)
-	if err != nil {
-		return nil, err
-	}
-	for _, entry := range entries {
-		if entry.Name() != "lost+found" { // of a volume
-			return nil, fmt.Errorf("%s holds %s and no %s, so it is not from an install: give a directory that is empty or not there",
-				i.dest, entry.Name(), installedList)
-		}
-	}
-	return nil, nil
-}
-
-func writeList(root *os.Root, names []string) error {
-	slices.Sort(names)
-	names = slices.Compact(names)
-	return replace(root, installedList, installed{[]byte(strings.Join(names, "\n") + "\n"), 0o644})
-}
-
-// replace makes a file, or puts it in the place of an old one, which may be running.
-func replace(root *os.Root, name string, file installed) error {
-	dir, base := path.Split(name)
-	if dir != "" {
-		if err := root.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	temp := dir + "." + base + "." + rand.Text()
-	f, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(file.content)
-	if err == nil {
-		err = f.Chmod(file.mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = root.Rename(temp, name)
-	}
-	if err != nil {
-		root.Remove(temp)
-	}
-	return err
-}
-
-// verify reads what was written as NPD does at its start.
-func (i *installation) verify() error {
-	for name := range i.files {
-		file := filepath.Join(i.dest, name)
-		switch {
-		case strings.HasPrefix(name, "config/"):
-			config, err := npd.LoadCustom(file)
-			if err != nil {
-				return err
-			}
-			for _, rule := range config.Rules {
-				info, err := os.Stat(rule.Path)
-				if err != nil {
-					return fmt.Errorf("%s: %w", file, err)
-				}
-				if filepath.Dir(rule.Path) != filepath.Join(i.dest, "bin") || info.Mode()&0o111 == 0 {
-					return fmt.Errorf("%s: %s is not an executable in bin", file, rule.Path)
-				}
-			}
-		case strings.HasPrefix(name, "journal-rules/"):
-			if _, err := npd.LoadLogMonitor(file); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	fmt.Fprintf(stdout, "%s=%s\n", flag, strings.Join(names, ","))
 }

@@ -21,6 +21,7 @@ const usage = `npdctl tries out node-problem-detector configurations on this mac
   npdctl lint     find what NPD ignores silently, dies of, or gets wrong in a file
   npdctl replay   run log rules over past logs, print which would have fired how often
   npdctl install  copy checks, configurations and journal rules into a directory
+  npdctl cleanup  remove the conditions from nodes after uninstalling
   npdctl version
 
 "npdctl COMMAND --help" says more.
@@ -49,6 +50,8 @@ func npdctl(args []string, stdout, stderr io.Writer) int {
 		return replay(args, stdout, stderr)
 	case "install":
 		return install(args, stdout, stderr)
+	case "cleanup":
+		return cleanup(args, stdout, stderr)
 	case "version", "--version", "-version":
 		fmt.Fprintln(stdout, "npdctl", version)
 		return exitFine
@@ -59,7 +62,7 @@ func npdctl(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprint(stderr, usage)
 		return exitBroken
 	}
-	fmt.Fprintf(stderr, "npdctl: no command %q; there are run, lint, replay, install and version\n", command)
+	fmt.Fprintf(stderr, "npdctl: no command %q; there are run, lint, replay, install, cleanup and version\n", command)
 	return exitBroken
 }
 
