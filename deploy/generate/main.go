@@ -32,6 +32,7 @@ func generate(root string) (map[string]string, error) {
 		"monitoring/rules.yaml":                 rules,
 		"monitoring/prometheusrule.yaml":        prometheusRule,
 		"monitoring/dashboard.json":             dashboard,
+		"monitoring/dashboard.svg":              picture,
 		"remediation/node-readiness-rules.yaml": readinessRules,
 		"remediation/machine-health-check.yaml": machineHealthCheck,
 		"remediation/node-health-check.yaml":    nodeHealthCheck,

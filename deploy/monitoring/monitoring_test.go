@@ -93,6 +93,24 @@ func TestCheckRules(t *testing.T) {
 	}
 }
 
+// TestAlertmanager has Alertmanager's own parser read the routes, and asks where alerts go.
+func TestAlertmanager(t *testing.T) {
+	amtool := lab.Amtool(t)
+	if out, err := exec.Command(amtool, "check-config", "alertmanager.yaml").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for labels, receiver := range map[string]string{
+		"alertname=TasksStuck severity=critical node=a":        "on-call",
+		"alertname=ZombieProcesses severity=warning node=a":    "working-hours",
+		"alertname=SomebodyElses severity=critical service=db": "working-hours",
+	} {
+		args := append([]string{"config", "routes", "test", "--config.file=alertmanager.yaml", "--verify.receivers=" + receiver}, strings.Fields(labels)...)
+		if out, err := exec.Command(amtool, args...).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", labels, err, out)
+		}
+	}
+}
+
 // firing is an alert that is expected, of a node.
 type firing struct{ node, condition, reason, value string }
 
