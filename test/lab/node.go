@@ -118,7 +118,7 @@ func (n *Node) startControlPlane(t testing.TB) {
 	start(t, n.dir, "kube-apiserver", n.program("kube-apiserver"), "--etcd-servers="+client, "--bind-address=127.0.0.1", "--secure-port="+port,
 		"--cert-dir="+n.dir+"/apiserver", "--service-account-issuer=https://lab", "--service-account-key-file="+n.dir+"/accounts.key",
 		"--service-account-signing-key-file="+n.dir+"/accounts.key", "--token-auth-file="+n.dir+"/tokens.csv", "--authorization-mode=RBAC",
-		"--service-cluster-ip-range=10.214.0.0/24", "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none")
+		"--service-cluster-ip-range=10.214.0.0/24", "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none", "--allow-privileged=true")
 	n.api = "https://" + secure
 	Eventually(t, time.Minute, "kube-apiserver is ready", func() bool {
 		_, status, err := n.try(http.MethodGet, "/readyz", nil)
@@ -188,12 +188,16 @@ func (n *Node) try(method, path string, body any) (answer []byte, status int, er
 	if body == nil {
 		content = nil
 	}
+	return n.send(method, path, "application/json", content)
+}
+
+func (n *Node) send(method, path, contentType string, content []byte) (answer []byte, status int, err error) {
 	request, err := http.NewRequest(method, n.api+path, bytes.NewReader(content))
 	if err != nil {
 		return nil, 0, err
 	}
 	request.Header.Set("Authorization", "Bearer "+adminToken)
-	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Content-Type", contentType)
 	response, err := n.http.Do(request)
 	if err != nil {
 		return nil, 0, err
