@@ -43,6 +43,12 @@ func setUp() error {
 	if err := mountAll(); err != nil {
 		return err
 	}
+	// The programs that belong to systemd find their libraries where they expect them.
+	for _, dir := range []string{"lib", "lib64", "usr"} {
+		if err := os.Symlink(filepath.Join(disk, "systemd-"+os.Getenv(lab.EnvSystemd), dir), "/"+dir); err != nil {
+			return err
+		}
+	}
 	// TOMOYO, enabled in Debian's 5.10, looks up the path that execveat makes of a descriptor, as runc does.
 	if err := os.Symlink("/proc/self/fd", "/dev/fd"); err != nil {
 		return err

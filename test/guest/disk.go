@@ -8,8 +8,8 @@ import (
 )
 
 // writeDisk makes the image of a guest's disk: a sparse file with an ext4 filesystem of 2 GiB, in which lies the small
-// one that lab.EnvExt4 names, for a guest has no mke2fs.
-func writeDisk(file string) error {
+// one that lab.EnvExt4 names, for a guest has no mke2fs, and a directory for each systemd.
+func writeDisk(file string, systemds map[string]string) error {
 	content, err := os.MkdirTemp(filepath.Dir(file), "disk-")
 	if err != nil {
 		return err
@@ -17,6 +17,11 @@ func writeDisk(file string) error {
 	defer os.RemoveAll(content)
 	if err := makeExt4(filepath.Join(content, "ext4.img"), "16M"); err != nil {
 		return err
+	}
+	for version, root := range systemds {
+		if out, err := exec.Command("cp", "-a", root, filepath.Join(content, "systemd-"+version)).CombinedOutput(); err != nil {
+			return fmt.Errorf("copy systemd %s: %w\n%s", version, err, out)
+		}
 	}
 	return makeExt4(file, "2G", "-d", content)
 }

@@ -26,8 +26,8 @@ type UserSpace struct {
 }
 
 // Build makes the guests' user space in dir: an initramfs with the fault tests as /init, and the checks, the pause
-// program and runc in /bin; and a disk.
-func Build(dir, runcRC93 string) (*UserSpace, error) {
+// program and runc in /bin; and a disk with these root file systems of systemd, by version.
+func Build(dir, runcRC93 string, systemds map[string]string) (*UserSpace, error) {
 	space := &UserSpace{map[string]string{"bin/runc": runcRC93}, filepath.Join(dir, "disk")}
 	programs := filepath.Join(dir, "bin")
 	if err := os.Mkdir(programs, 0o755); err != nil {
@@ -50,7 +50,7 @@ func Build(dir, runcRC93 string) (*UserSpace, error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build the fault tests: %w\n%s", err, out)
 	}
-	return space, writeDisk(space.disk)
+	return space, writeDisk(space.disk, systemds)
 }
 
 // Machine is an emulated machine.
@@ -58,6 +58,7 @@ type Machine struct {
 	Kernel    string
 	Initramfs string
 	Disk      string // of which each boot sees a copy of its own
+	Systemd   string // the version that the tests find on the disk
 	Memory    int    // MiB
 	OwnTest   string // the test that has the machine for itself, if any
 	Tests     string // which tests run: a regular expression as for "go test -run"; all when empty
@@ -83,6 +84,7 @@ func (m Machine) Boot(ctx context.Context, qemu string, console io.Writer) error
 	// The kernel hands what it does not know of its command line to init: variables as environment, and what follows
 	// "--" as arguments. It prints nothing but its own death, lest that goes into the middle of the tests' lines.
 	commandLine := []string{"console=ttyS0", "panic=-1", "psi=1", "loglevel=1", lab.EnvBinaries + "=/bin", lab.EnvRuncRC93 + "=/bin/runc",
+		lab.EnvSystemd + "=" + m.Systemd,
 		lab.EnvGuest + "=" + cmp.Or(m.OwnTest, lab.SharedGuest)}
 	if m.Tests != "" {
 		commandLine = append(commandLine, "--", "-test.run="+m.Tests)

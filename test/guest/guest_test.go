@@ -32,7 +32,11 @@ func TestKernels(t *testing.T) {
 	lab.NeedCommand(t, "apt-get", "apt")
 	lab.NeedCommand(t, "mke2fs", "e2fsprogs")
 	runc := lab.RuncRC93(t)
-	space, err := Build(t.TempDir(), runc)
+	systemds := map[string]string{}
+	for _, kernel := range Kernels {
+		systemds[kernel.Systemd] = lab.SystemdRoot(t, kernel.Systemd)
+	}
+	space, err := Build(t.TempDir(), runc, systemds)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +50,7 @@ func TestKernels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			machine.Tests = wantedTests()
+			machine.Systemd, machine.Tests = kernel.Systemd, wantedTests()
 			for _, result := range boot(t, qemu, machine) {
 				t.Run(result.Name, func(t *testing.T) {
 					if memory, ok := lab.WantsOwnGuest(result.Output); ok && result.Verdict == "SKIP" {

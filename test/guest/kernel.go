@@ -14,13 +14,14 @@ import (
 type Kernel struct {
 	Version string // major.minor
 	Release string // Debian's code name
+	Systemd string // version of that release
 }
 
 // Kernels are those that the fault tests run on, besides that of the machine they run on.
 var Kernels = []Kernel{
-	{"5.10", "bullseye"},
-	{"6.1", "bookworm"},
-	{"6.12", "trixie"},
+	{"5.10", "bullseye", "247"},
+	{"6.1", "bookworm", "252"},
+	{"6.12", "trixie", "257"},
 }
 
 // modules are what a guest has beyond the kernel's image: the driver of its disk, and what the faults are made with.

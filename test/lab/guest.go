@@ -14,6 +14,8 @@ const (
 	SharedGuest = "shared"
 	// EnvDisk names a directory on its disk. Its temporary directories are in memory.
 	EnvDisk = "NPD_TEST_DISK"
+	// EnvSystemd is the version of systemd that is on it, in a directory with its name.
+	EnvSystemd = "NPD_TEST_SYSTEMD"
 )
 
 // InGuest is whether the machine is an emulated one, whose tables may really be exhausted.

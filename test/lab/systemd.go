@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,8 +19,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SystemdVersions are the versions of systemd that StartSystemd has, those of Debian bullseye, bookworm and trixie.
-var SystemdVersions = []string{"247", "252", "257"}
+// SystemdVersions are the versions of systemd that StartSystemd has: those of Debian bullseye, bookworm and trixie; in a
+// guest that of its kernel's release.
+func SystemdVersions() []string {
+	if version := os.Getenv(EnvSystemd); version != "" {
+		return []string{version}
+	}
+	return slices.Sorted(maps.Keys(systemdReleases))
+}
 
 var systemdReleases = map[string]string{"247": "bullseye", "252": "bookworm", "257": "trixie"}
 
@@ -35,9 +42,7 @@ type Systemd struct {
 func StartSystemd(t testing.TB, version string) *Systemd {
 	t.Helper()
 	NeedRoot(t)
-	for command, debianPackage := range map[string]string{"nsenter": "util-linux", "apt-get": "apt", "dpkg-deb": "dpkg"} {
-		NeedCommand(t, command, debianPackage)
-	}
+	NeedCommand(t, "nsenter", "util-linux")
 	unified := slices.IndexFunc(hierarchies(), func(dir string) bool { return exists(filepath.Join(dir, "cgroup.controllers")) })
 	if unified < 0 {
 		t.Skipf("needs cgroup2 somewhere under %s", cgroupRoot)
@@ -51,7 +56,7 @@ func StartSystemd(t testing.TB, version string) *Systemd {
 		s.Unit(t, name, text)
 	}
 	cmd := self("systemd")
-	cmd.Args = append(cmd.Args, systemdRoot(t, version), group, s.units)
+	cmd.Args = append(cmd.Args, SystemdRoot(t, version), group, s.units)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setsid: true,
@@ -120,12 +125,18 @@ sh -c "$start" $((n/2)) & first=$!
 sh -c "$start" $((n-n/2)) && wait $first`, strconv.Itoa(n), description)
 }
 
-// systemdRoot returns a root file system with the systemd and the dbus-daemon of a Debian release and all that they
-// depend on: packages unpacked and not installed, kept in CacheDir. The test skips when they cannot be had.
-func systemdRoot(t testing.TB, version string) string {
+// SystemdRoot returns a root file system with the systemd and the dbus-daemon of a Debian release and all that they
+// depend on: packages unpacked and not installed, kept in CacheDir. The test skips when they cannot be had. In a guest it
+// is on the disk.
+func SystemdRoot(t testing.TB, version string) string {
 	t.Helper()
+	if InGuest() {
+		return filepath.Join(os.Getenv(EnvDisk), "systemd-"+version)
+	}
+	NeedCommand(t, "apt-get", "apt")
+	NeedCommand(t, "dpkg-deb", "dpkg")
 	cache := CacheDir(t)
-	dir := filepath.Join(cache, "systemd-"+version)
+	dir := filepath.Join(cache, "systemd-root-"+version)
 	if exists(dir) {
 		return dir
 	}
@@ -149,7 +160,7 @@ func unpackSystemd(work, root, release string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := debian.run("apt-get", "install", "-y", "--no-install-recommends", "--download-only", "systemd", "dbus", "dash", "coreutils"); err != nil {
+	if _, err := debian.run("apt-get", "install", "-y", "--no-install-recommends", "--download-only", "systemd", "dbus", "dash", "coreutils", "util-linux"); err != nil {
 		return err
 	}
 	packages, err := filepath.Glob(filepath.Join(work, "cache/archives/*.deb"))
@@ -188,12 +199,24 @@ func bootSystemd(root, group, units string) error {
 	if err := mountForSystemd(root, units); err != nil {
 		return err
 	}
-	if err := errors.Join(unix.Chdir(root), unix.PivotRoot(".", "."), unix.Unmount(".", unix.MNT_DETACH), unix.Chdir("/")); err != nil {
+	if err := changeRoot(root); err != nil {
 		return fmt.Errorf("change the root to %s: %w", root, err)
 	}
 	program := "/lib/systemd/systemd"
 	return unix.Exec(program, []string{program, "--system", "--unit=lab.target", "--log-target=console", "--show-status=no"},
 		[]string{"container=lab", "SYSTEMD_UNIT_PATH=/run/lab/units", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"})
+}
+
+// changeRoot also works from the initramfs of a guest, which pivot_root(2) does not leave.
+func changeRoot(root string) error {
+	if err := unix.Chdir(root); err != nil {
+		return err
+	}
+	err := unix.PivotRoot(".", ".")
+	if errors.Is(err, unix.EINVAL) {
+		return errors.Join(unix.Mount(root, "/", "", unix.MS_MOVE, ""), unix.Chroot("."), unix.Chdir("/"))
+	}
+	return errors.Join(err, unix.Unmount(".", unix.MNT_DETACH), unix.Chdir("/"))
 }
 
 func mountForSystemd(root, units string) error {
