@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,7 +105,7 @@ func readHour(ctx context.Context, m *npd.LogMonitor) (hour, error) {
 	}
 	defer journal.Close()
 	if journal.Files() == 0 {
-		return hour{}, fmt.Errorf("no *.journal in %s", strings.Join(dirs, " "))
+		return hour{}, fmt.Errorf("no *.journal in %s", cmp.Or(strings.Join(dirs, " "), "/run/log/journal or /var/log/journal"))
 	}
 	h, err := readEntries(logread.NewJournal(journal), m)
 	if errors.Is(err, context.DeadlineExceeded) {
