@@ -53,10 +53,10 @@ func TestDyingCgroupsOfBusyNode(t *testing.T) {
 func TestManyLiveCgroups(t *testing.T) {
 	lab.NeedRoot(t)
 	node := lab.NewCgroup(t, "kubepods")
-	for i := range 300 {
+	for i := range 1000 { // more than other tests leave behind
 		node.Child(t, fmt.Sprintf("pod%d", i))
 	}
-	watch(t, "dying-cgroups", "--count=250").wantOK(t)
+	watch(t, "dying-cgroups", "--count=900").wantOK(t)
 }
 
 // Through mounts of the host's files, as in a pod, it sees what it sees outside. A container that has its own part of

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,11 +66,28 @@ func waitUnwritable(t *testing.T, d *lab.Disk) {
 	lab.Eventually(t, 10*time.Second, "the file system refuses writes", func() bool { return writeTo(d) != nil })
 }
 
+// watchMounts needs PID 1 to see the mounts that the test makes.
+func watchMounts(t *testing.T) *watcher {
+	t.Helper()
+	first := func(path string) string { // ID of a mount, which is another in another mount namespace
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _, _ := strings.Cut(string(text), " ")
+		return id
+	}
+	if first("/proc/self/mountinfo") != first("/proc/1/mountinfo") {
+		t.Skip("needs the mount namespace of PID 1, whose mounts the check reads")
+	}
+	return watch(t, "readonly-fs")
+}
+
 func TestReadOnlyAfterError(t *testing.T) {
 	d := lab.NewDisk(t, lab.DiskDir(t), "errors=remount-ro")
 	volume := filepath.Join(t.TempDir(), "pods", podUID, "volumes/kubernetes.io~csi/pvc-1/mount")
 	bind(t, d.Dir, volume)
-	check := watch(t, "readonly-fs")
+	check := watchMounts(t)
 	check.wantOK(t)
 	hitError(t, d)
 	waitUnwritable(t, d)
@@ -96,7 +114,7 @@ func TestReadOnlyWhenDiskFails(t *testing.T) {
 	}
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	d := lab.NewDisk(t, dir, "errors=continue")
-	check := watch(t, "readonly-fs")
+	check := watchMounts(t)
 	check.wantOK(t)
 
 	filler := filepath.Join(dir, "filler")
@@ -122,7 +140,7 @@ func TestReadOnlyWhenDiskFails(t *testing.T) {
 
 func TestReadOnlyLookAlikes(t *testing.T) {
 	d := lab.NewDisk(t, lab.DiskDir(t), "errors=continue")
-	check := watch(t, "readonly-fs")
+	check := watchMounts(t)
 	other := t.TempDir()
 
 	bind(t, d.Dir, other)
@@ -188,7 +206,7 @@ func TestXFSShutDown(t *testing.T) {
 	run(mkfs, "-q", file)
 	run("mount", "-o", "loop", file, point)
 	t.Cleanup(func() { unix.Unmount(point, unix.MNT_DETACH) })
-	check := watch(t, "readonly-fs")
+	check := watchMounts(t)
 	check.wantOK(t)
 	shutDownXFS(t, point)
 	check.wantProblem(t, "xfs on /dev/loop", "has shut down", point)

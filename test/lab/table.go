@@ -40,9 +40,11 @@ func HoldKeys(t testing.TB, uid, n, size int) (release func(), err error) {
 	t.Helper()
 	done, released := make(chan error), make(chan bool)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread's keyring goes with the thread
+		runtime.LockOSThread() // never unlocked: nobody else shall have this thread's user and keyring
 		done <- addKeys(uid, n, size)
 		<-released
+		// The keyring would go with the thread, but the process's first thread stays.
+		unix.KeyctlInt(unix.KEYCTL_CLEAR, unix.KEY_SPEC_THREAD_KEYRING, 0, 0, 0)
 	}()
 	err = <-done
 	return func() { close(released) }, err
