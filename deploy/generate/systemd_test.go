@@ -31,7 +31,7 @@ func hardening(t *testing.T) string {
 // TestHardening runs the checks of the drop-in as services of a real systemd, with its settings and without. They must say the same.
 func TestHardening(t *testing.T) {
 	bin := binaries(t)
-	for _, version := range []string{lab.SystemdVersions[0], lab.SystemdVersions[len(lab.SystemdVersions)-1]} {
+	for _, version := range []string{lab.SystemdVersions()[0], lab.SystemdVersions()[len(lab.SystemdVersions())-1]} {
 		t.Run(version, func(t *testing.T) {
 			s := lab.StartSystemd(t, version)
 			testHeld(t, s)
