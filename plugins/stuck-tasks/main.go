@@ -200,14 +200,22 @@ func blame(l *plugin.Look, stuck []task) (message string, details []string) {
 // now or cannot be told from others.
 func kernelFound(l *plugin.Look, asleep []task, counted string) (message string, details []string) {
 	message = "a task was stuck in uninterruptible sleep since the last look: " + counted
-	for _, t := range asleep[:min(len(asleep), 10)] {
+	for _, t := range asleep {
+		if !t.sleepsOn() {
+			continue
+		}
 		t.inspect(l)
-		details = append(details, t.describe(l))
+		if !t.harmless() && !t.idlesInKernel(l.Host) {
+			details = append(details, t.describe(l))
+		}
+		if len(details) == 10 {
+			break
+		}
 	}
 	if len(details) == 0 {
 		return message + "; none sleeps so now, see dmesg", []string{"dmesg: \"blocked for more than\" has the task"}
 	}
-	return fmt.Sprintf("%s; %d sleep so now: %s", message, len(asleep), details[0]), details
+	return fmt.Sprintf("%s; %d sleep so now: %s", message, len(details), details[0]), details
 }
 
 // blocked returns the tasks in uninterruptible sleep, those that sleep longest

@@ -249,6 +249,7 @@ func TestCountedByKernel(t *testing.T) {
 		"not more":         {[]hosttest.Tree{with(node(5000), count(3)), with(node(5060), count(3), d)}, plugin.OK, "load average 0.10"},
 		"more, none there": {[]hosttest.Tree{with(node(5000), count(3)), with(node(5060), count(5))}, plugin.Problem, "a task was stuck in uninterruptible sleep since the last look: kernel.hung_task_detect_count 5, was 3; none sleeps so now, see dmesg"},
 		"more, one there":  {[]hosttest.Tree{with(node(5000), count(3)), with(node(5060), count(4), d)}, plugin.Problem, "kernel.hung_task_detect_count 4, was 3; 1 sleep so now: dd (pid 700) for 0s in percpu_rwsem_wait"},
+		"more, one frozen": {[]hosttest.Tree{with(node(5000), count(3)), with(node(5060), count(4), asleep(701, "java", "__refrigerator", 7))}, plugin.Problem, "; none sleeps so now, see dmesg"},
 		"more, one that was there": {[]hosttest.Tree{with(node(5000), count(3), d, busy), with(node(5060), count(4), d)}, plugin.Problem,
 			"a task is stuck in uninterruptible sleep: dd (pid 700) for 1m0s in percpu_rwsem_wait; kernel.hung_task_detect_count 4, was 3"},
 		"first look": {[]hosttest.Tree{with(node(5000), count(3))}, plugin.OK, "load average 0.10"},

@@ -36,6 +36,13 @@ func (t *task) inspect(l *plugin.Look) {
 	t.frozen = t.waits == "__refrigerator" || cgroup.Frozen(l.Host, groups)
 }
 
+// sleepsOn says whether the task is still in the sleep in which it was found.
+// Many end within the time of a look.
+func (t *task) sleepsOn() bool {
+	now, err := t.process.Sleep()
+	return err == nil && now.Switches == t.sleep.Switches
+}
+
 // harmless says whether the task waits for what is allowed to take long: the
 // thaw of its cgroup, the child that it made with vfork, or the core dump that
 // another thread of its process writes.
