@@ -122,4 +122,6 @@ func TestPLEG(t *testing.T) {
 	n.Containerd.Signal(t, pid, unix.SIGKILL)
 	lab.WaitGone(t, pid)
 	wantWords(t, quick.until(t, time.Minute, npd.NonOK), "PLEG stalled: the last relist was 1", "list_podsandbox failed")
+	n.Containerd.Restart(t, "")
+	quick.until(t, time.Minute, npd.OK)
 }

@@ -45,6 +45,7 @@ type Containerd struct {
 
 	dir          string
 	cgroupParent string
+	daemon       *exec.Cmd
 
 	mu        sync.Mutex
 	sandboxes []string
@@ -66,6 +67,7 @@ func StartContainerd(t testing.TB, binaries string, config ContainerdConfig) *Co
 	}
 	daemon.Args = append(daemon.Args, "--config", configFile)
 	c.start(t, daemon)
+	t.Cleanup(func() { c.end(t) })
 	c.connect(t, config.Version)
 	t.Cleanup(func() { c.RemovePods(t, slices.Clone(c.sandboxes)) })
 
@@ -136,10 +138,9 @@ state = "%[1]s/state"
 	return b.String()
 }
 
-// start starts the daemon and sees to its end: itself, the shims that outlive it, and what they mounted.
 func (c *Containerd) start(t testing.TB, daemon *exec.Cmd) {
 	t.Helper()
-	log, err := os.Create(filepath.Join(c.dir, "log"))
+	log, err := os.OpenFile(filepath.Join(c.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,18 +149,21 @@ func (c *Containerd) start(t testing.TB, daemon *exec.Cmd) {
 	if err := daemon.Start(); err != nil {
 		t.Fatalf("start containerd: %v", err)
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			content, _ := os.ReadFile(log.Name())
-			t.Logf("containerd's last words:\n%s", content[max(0, len(content)-4096):])
-		}
-		daemon.Process.Signal(unix.SIGTERM)
-		force := time.AfterFunc(10*time.Second, func() { daemon.Process.Kill() })
-		daemon.Wait()
-		force.Stop()
-		c.killShims()
-		c.unmountAll(t)
-	})
+	c.daemon = daemon
+}
+
+// end ends the daemon, the shims that outlive it, and what they mounted.
+func (c *Containerd) end(t testing.TB) {
+	if t.Failed() {
+		content := c.Log(t)
+		t.Logf("containerd's last words:\n%s", content[max(0, len(content)-4096):])
+	}
+	c.daemon.Process.Signal(unix.SIGTERM)
+	force := time.AfterFunc(10*time.Second, func() { c.daemon.Process.Kill() })
+	c.daemon.Wait()
+	force.Stop()
+	c.killShims(t)
+	unmountBelow(t, c.dir)
 }
 
 // Log is what the daemon has logged so far.
@@ -301,7 +305,7 @@ func (c *Containerd) each(t testing.TB, n int, f func(ctx context.Context, i int
 }
 
 // killShims ends the shims whose command line names this containerd's socket.
-func (c *Containerd) killShims() {
+func (c *Containerd) killShims(t testing.TB) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
 		cmdline, err := os.ReadFile(f)
@@ -310,11 +314,10 @@ func (c *Containerd) killShims() {
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
 			unix.Kill(pid, unix.SIGKILL)
+			WaitGone(t, pid) // until then it writes to what is removed next
 		}
 	}
 }
-
-func (c *Containerd) unmountAll(t testing.TB) { unmountBelow(t, c.dir) }
 
 // unmountBelow takes away what is mounted below dir.
 func unmountBelow(t testing.TB, dir string) {

@@ -190,6 +190,7 @@ func (c *Containerd) Pull(ctx context.Context, image string) error {
 // Restart starts the daemon of that version again after it was killed.
 func (c *Containerd) Restart(t testing.TB, version string) {
 	t.Helper()
+	c.daemon.Wait()
 	daemon, _ := containerdCommands(t, version)
 	daemon.Args = append(daemon.Args, "--config", filepath.Join(c.dir, "config.toml"))
 	c.start(t, daemon)
