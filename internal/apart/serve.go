@@ -49,8 +49,8 @@ func statfs(h *host.Root, path string) answer {
 	return answer{Device: uint64(stat.Dev), Size: st.Blocks * unit, Free: st.Bfree * unit, Available: st.Bavail * unit, Inodes: st.Files, InodesFree: st.Ffree}
 }
 
-// errno is EXDEV for a symlink that leads out of the host root, as with
-// openat2(2).
+// errno is EXDEV for a symlink that leads out of the host root, which is an
+// error without a number where there is no openat2(2).
 func errno(err error) uint32 {
 	var e syscall.Errno
 	if errors.As(err, &e) {

@@ -134,8 +134,8 @@ func TestBrokenIngests(t *testing.T) {
 	if err := os.WriteFile(outside, []byte("k8s.io/1/layer-"+layer), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Ingests(open(t, hosttest.Tree{ingests + "1f/ref": "-> " + outside, ingests + "1f/data": ""}), DefaultRoot, now); err == nil {
-		t.Error("a link out of the host was followed")
+	if found, _ := Ingests(open(t, hosttest.Tree{ingests + "1f/ref": "-> " + outside, ingests + "1f/data": ""}), DefaultRoot, now); len(found) != 0 {
+		t.Errorf("a link out of the host was followed: %+v", found)
 	}
 }
 

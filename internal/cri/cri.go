@@ -104,7 +104,7 @@ func Sockets(h *host.Root, endpoint string) ([]string, error) {
 	candidates := endpoints
 	if endpoint != "" {
 		if rest, ok := strings.CutPrefix(endpoint, "/var/run/"); ok {
-			if _, err := h.Stat(endpoint); err != nil { // /var/run is a link to /run, and an absolute link leads out of the root
+			if _, err := h.Stat(endpoint); err != nil { // /var/run is a link to /run, and before Linux 5.6 an absolute one is not followed
 				endpoint = "/run/" + rest
 			}
 		}
@@ -131,8 +131,12 @@ func Sockets(h *host.Root, endpoint string) ([]string, error) {
 // where nobody listens at it, and EAGAIN where the queue of connections that
 // were not accepted is full.
 func Dial(ctx context.Context, h *host.Root, path string) (*Client, error) {
+	name, err := h.Resolve(path)
+	if err != nil {
+		return nil, fmt.Errorf("CRI endpoint: %w", err)
+	}
 	var d net.Dialer
-	socket, err := d.DialContext(ctx, "unix", h.Path(path))
+	socket, err := d.DialContext(ctx, "unix", name)
 	if err != nil {
 		if info, statErr := h.Stat(path); statErr == nil && info.Mode().Type() != fs.ModeSocket {
 			return nil, fmt.Errorf("CRI endpoint %s is no socket: set --cri-endpoint", h.Path(path)) // the kernel calls that refused, too

@@ -85,14 +85,15 @@ func TestConnect(t *testing.T) {
 		{"the containerd of Docker", map[string]string{containerdSocket: "", dockerSocket: "v1"}, "", dockerSocket, "v1"},
 		{"CRI-O before cri-dockerd", map[string]string{"/run/crio/crio.sock": "v1", dockerSocket: "v1"}, "", "/run/crio/crio.sock", "v1"},
 		{"told, path", map[string]string{containerdSocket: "v1", "/run/other.sock": "v1"}, "/run/other.sock", "/run/other.sock", "v1"},
-		{"told by the old name of /run", map[string]string{containerdSocket: "v1"}, "/var/run/containerd/containerd.sock", containerdSocket, "v1"},
+		{"told by the old name of /run", map[string]string{containerdSocket: "v1"}, "/var/run/containerd/containerd.sock", "/var/run/containerd/containerd.sock", "v1"},
+		{"told, a link of the node", map[string]string{"/data/containerd.sock": "v1"}, "/run/link.sock", "/run/link.sock", "v1"},
 		{"told, and mounted there", map[string]string{"/var/run/other.sock": "v1"}, "/var/run/other.sock", "/var/run/other.sock", "v1"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			root := lab.ShortDir(t)
-			if !strings.HasPrefix(tt.want, "/var/run") {
-				hosttest.Tree{"run/": "", "var/run": "-> /run"}.Write(t, root)
+			if tt.servers["/var/run/other.sock"] == "" {
+				hosttest.Tree{"run/link.sock": "-> /data/containerd.sock", "var/run": "-> /run"}.Write(t, root)
 			}
 			for path, version := range tt.servers {
 				serve(t, root, path, version, &lab.FakeCRI{})
@@ -117,9 +118,9 @@ func TestConnectFails(t *testing.T) {
 	}{
 		{"no socket", func(*testing.T, string) {}, "", "no container runtime socket under"},
 		{"no socket where told", func(*testing.T, string) {}, "/run/x.sock", "mount the socket's directory, or set --cri-endpoint"},
-		{"a link out of the root", func(t *testing.T, root string) {
+		{"a link to what only the reader has", func(t *testing.T, root string) {
 			hosttest.Tree{"run/x.sock": "-> /dev/null"}.Write(t, root)
-		}, "/run/x.sock", "escapes"},
+		}, "/run/x.sock", "no such file"},
 		{"nobody listens", func(t *testing.T, root string) {
 			l := listen(t, root, containerdSocket).(*net.UnixListener)
 			l.SetUnlinkOnClose(false)

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // maxFile is the most that ReadFile reads of one file, in bytes. Files of
@@ -21,44 +23,117 @@ import (
 const maxFile = 4 << 20
 
 // Root is the root of a node's file system. Paths given to its methods are
-// absolute paths of the node ("/proc/loadavg"). A symlink that leads out of
-// the root is an error, never followed.
+// absolute paths of the node ("/proc/loadavg"). Symlinks lead where they lead
+// on the node, absolute ones too, and never out of the root.
 type Root struct {
 	dir  string
-	root *os.Root
+	root *os.File
+
+	// old is the root where openat2(2) is not there: before Linux 5.6, or
+	// forbidden by a seccomp filter. An absolute symlink is an error then.
+	old *os.Root
 }
 
 // Open returns the root at dir.
 func Open(dir string) (*Root, error) {
-	root, err := os.OpenRoot(dir)
+	root, err := os.Open(dir)
 	if err != nil {
 		return nil, fmt.Errorf("host root: %w", err)
 	}
-	return &Root{dir: dir, root: root}, nil
+	r := &Root{dir: dir, root: root}
+	self, err := r.open("/", unix.O_PATH)
+	switch {
+	case err == nil:
+		self.Close()
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM):
+		if r.old, err = os.OpenRoot(dir); err != nil {
+			return nil, fmt.Errorf("host root: %w", err)
+		}
+	default:
+		return nil, fmt.Errorf("host root: %w", err)
+	}
+	return r, nil
 }
 
-// Path is where the reader finds the node's path, for messages and for calls
-// that take a path of the reader (connect).
+// Path is where the reader finds the node's path, for messages.
 func (r *Root) Path(path string) string {
 	return filepath.Join(r.dir, path)
 }
 
+// Resolve is where the reader finds what the node's path leads to, without a
+// symlink in it, for calls that take a path of the reader (connect).
+func (r *Root) Resolve(path string) (string, error) {
+	if r.old != nil {
+		_, err := r.Stat(path)
+		return r.Path(path), err
+	}
+	f, err := r.open(path, unix.O_PATH)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+}
+
 // Stat is os.Stat of the node's path.
 func (r *Root) Stat(path string) (fs.FileInfo, error) {
-	info, err := r.root.Stat(relative(path))
-	return info, r.named(path, err)
+	if r.old != nil {
+		info, err := r.old.Stat(relative(path))
+		return info, r.named(path, err)
+	}
+	f, err := r.open(path, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Stat()
 }
 
 // Readlink is os.Readlink of the node's path. The link is not followed.
 func (r *Root) Readlink(path string) (string, error) {
-	link, err := r.root.Readlink(relative(path))
-	return link, r.named(path, err)
+	if r.old != nil {
+		link, err := r.old.Readlink(relative(path))
+		return link, r.named(path, err)
+	}
+	f, err := r.open(path, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	b := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(f.Fd()), "", b)
+	if err != nil {
+		return "", &fs.PathError{Op: "readlink", Path: r.Path(path), Err: err}
+	}
+	return string(b[:n]), nil
 }
 
 // Open opens the node's path for reading.
 func (r *Root) Open(path string) (*os.File, error) {
-	f, err := r.root.Open(relative(path))
-	return f, r.named(path, err)
+	return r.open(path, unix.O_RDONLY)
+}
+
+// OpenNow is Open without waiting for the writer of a FIFO. What it opens may be
+// a directory.
+func (r *Root) OpenNow(path string) (*os.File, error) {
+	return r.open(path, unix.O_RDONLY|unix.O_NONBLOCK)
+}
+
+// open is open(2) of the node's path.
+func (r *Root) open(path string, flags int) (*os.File, error) {
+	if r.old != nil {
+		f, err := r.old.OpenFile(relative(path), flags, 0)
+		return f, r.named(path, err)
+	}
+	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_IN_ROOT}
+	fd, err := unix.Openat2(int(r.root.Fd()), relative(path), &how)
+	for again := 0; err == unix.EINTR || err == unix.EAGAIN && again < 100; again++ { // ".." while something is renamed
+		fd, err = unix.Openat2(int(r.root.Fd()), relative(path), &how)
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: r.Path(path), Err: err}
+	}
+	return os.NewFile(uintptr(fd), r.Path(path)), nil
 }
 
 // ReadFile reads the node's path whole, or fails when it holds more than 4 MiB.

@@ -6,10 +6,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"npd-plugins/internal/host"
 	"npd-plugins/internal/host/hosttest"
@@ -27,27 +31,86 @@ func TestSymlinks(t *testing.T) {
 	if err := os.WriteFile(outside, []byte("outside"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h := hosttest.Tree{
-		"proc/4711/status": "inside",
-		"proc/self":        "-> 4711",
-		"proc/absolute":    "-> " + outside,
-		"proc/dotdot":      "-> ../../" + strings.Repeat("../", 20) + outside[1:],
-		"proc/out":         "-> " + filepath.Dir(outside),
-	}.Open(t)
+	dir := t.TempDir()
+	hosttest.Tree{
+		"proc/4711/status":    "inside",
+		"proc/self":           "-> 4711",
+		"data/containerd/x":   "moved",
+		"var/lib/containerd":  "-> /data/containerd",
+		"proc/absolute":       "-> " + outside,
+		"proc/dotdot":         "-> ../../" + strings.Repeat("../", 20) + outside[1:],
+		"proc/out":            "-> " + filepath.Dir(outside),
+		"proc/circle":         "-> circle",
+		"run/containerd.sock": "-> ../proc/4711/status",
+	}.Write(t, dir)
+	look := func(t *testing.T, openat2 bool) {
+		h := hosttest.Open(t, dir)
+		for path, want := range map[string]string{"/proc/self/status": "inside", "/run/containerd.sock": "inside", "/var/lib/containerd/x": "moved"} {
+			b, err := h.ReadFile(path)
+			info, statErr := h.Stat(path)
+			if path == "/var/lib/containerd/x" && !openat2 {
+				if err == nil || statErr == nil {
+					t.Errorf("an absolute link without openat2: %q, %v, %v", b, err, statErr)
+				}
+				continue
+			}
+			if err != nil || string(b) != want || statErr != nil || info.Size() != int64(len(want)) {
+				t.Errorf("%s: %q, %v, %v", path, b, err, statErr)
+			}
+		}
+		for _, path := range []string{"/proc/absolute", "/proc/dotdot", "/proc/out/secret", "/proc/../../" + outside, "/proc/circle", "/absent"} {
+			if b, err := h.ReadFile(path); err == nil || !strings.Contains(err.Error(), h.Path(path)) {
+				t.Errorf("%s leads nowhere in the root and gave %q, %v", path, b, err)
+			}
+			if _, err := h.Stat(path); err == nil || !strings.Contains(err.Error(), h.Path(path)) {
+				t.Errorf("stat of %s, which leads nowhere in the root: %v", path, err)
+			}
+		}
+		if link, err := h.Readlink("/proc/absolute"); err != nil || link != outside {
+			t.Errorf("Readlink: %q, %v; want %q, not followed", link, err, outside)
+		}
+		for _, path := range []string{"/proc", "/proc/4711/status", "/absent"} {
+			if link, err := h.Readlink(path); err == nil || !strings.Contains(err.Error(), h.Path(path)) {
+				t.Errorf("Readlink of %s, which is none: %q, %v", path, link, err)
+			}
+		}
+	}
+	look(t, true)
+	for _, errno := range []unix.Errno{unix.ENOSYS, unix.EPERM} {
+		t.Run("openat2 "+errno.Error(), func(t *testing.T) {
+			withoutOpenat2(t, errno, func() { look(t, false) })
+		})
+	}
+}
 
-	if b, err := h.ReadFile("/proc/self/status"); err != nil || string(b) != "inside" {
-		t.Errorf("link within the root: %q, %v", b, err)
-	}
-	for _, path := range []string{"/proc/absolute", "/proc/dotdot", "/proc/out/secret", "/proc/../../" + outside} {
-		if b, err := h.ReadFile(path); err == nil {
-			t.Errorf("%s leads out of the root and gave %q", path, b)
+// withoutOpenat2 runs f on a thread whose openat2(2) fails so, as on Linux before 5.6 or under a seccomp filter that does
+// not know it.
+func withoutOpenat2(t *testing.T, errno unix.Errno, f func()) {
+	done := make(chan error)
+	go func() {
+		var err error
+		defer func() { done <- err }()
+		runtime.LockOSThread() // the thread ends with the goroutine
+		filter := []unix.SockFilter{
+			{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // seccomp_data.nr
+			{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.SYS_OPENAT2},
+			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+			{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 		}
-		if _, err := h.Stat(path); err == nil {
-			t.Errorf("stat of %s, which leads out of the root", path)
+		program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+		err = unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+		if err == nil {
+			_, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program)))
+			if e != 0 {
+				err = e
+			}
 		}
-	}
-	if link, err := h.Readlink("/proc/absolute"); err != nil || link != outside {
-		t.Errorf("Readlink: %q, %v; want %q, not followed", link, err, outside)
+		if err == nil {
+			f()
+		}
+	}()
+	if err := <-done; err != nil {
+		t.Skipf("seccomp filter: %v", err)
 	}
 }
 
@@ -163,5 +226,21 @@ func TestPath(t *testing.T) {
 	}
 	if info, err := h.Stat("/"); err != nil || !info.IsDir() {
 		t.Errorf("the root itself: %v", err)
+	}
+}
+
+func TestOpenNow(t *testing.T) {
+	dir := t.TempDir()
+	hosttest.Tree{"file": "x", "dir/": "", "out": "-> /etc/passwd"}.Write(t, dir)
+	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := hosttest.Open(t, dir)
+	for path, opens := range map[string]bool{"/file": true, "/dir": true, "/fifo": true, "/out": false, "/none": false} {
+		f, err := h.OpenNow(path)
+		if (err == nil) != opens {
+			t.Errorf("%s: %v", path, err)
+		}
+		f.Close()
 	}
 }

@@ -116,8 +116,12 @@ func isHangup(err error) bool {
 
 // dial connects and authenticates.
 func dial(ctx context.Context, h *host.Root, s socket) (*Manager, error) {
+	name, err := h.Resolve(s.path)
+	if err != nil {
+		return nil, err
+	}
 	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", h.Path(s.path))
+	c, err := d.DialContext(ctx, "unix", name)
 	if err != nil {
 		return nil, err
 	}
