@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func (m *machine) stateFile() string { return filepath.Join(m.stateDir, "toy.state") }
@@ -201,6 +202,52 @@ func TestStateIsReplaced(t *testing.T) {
 	b, err := os.ReadFile(m.stateFile())
 	if err != nil || !strings.Contains(string(b), "broken") {
 		t.Errorf("the new one: %q, %v", b, err)
+	}
+}
+
+// A run that remembers the same only tells that it ran.
+func TestStateStays(t *testing.T) {
+	m := newMachine(t)
+	m.tell(OK, "well")
+	before := m.stateInfo()
+	m.age(time.Minute)
+	m.want(m.tell(OK, "well"), OK, "well")
+	if after := m.stateInfo(); !os.SameFile(before, after) || time.Since(after.ModTime()) > 30*time.Second {
+		t.Errorf("written again, or of %v", after.ModTime())
+	}
+	m.tell(OK, "better")
+	if os.SameFile(before, m.stateInfo()) {
+		t.Error("not written")
+	}
+}
+
+// A verdict stands in for failed looks for an hour, and never when the clock has gone back behind it.
+func TestStateAges(t *testing.T) {
+	for age, last := range map[time.Duration]string{59 * time.Minute: "broken", 61 * time.Minute: "no hands", -time.Minute: "no hands"} {
+		m := newMachine(t)
+		m.tell(Problem, "broken")
+		m.age(age)
+		if r := m.tell(Unknown, "no hands"); !strings.Contains(r.stdout, last) {
+			t.Errorf("%v old: %q, want %q", age, r.stdout, last)
+		}
+	}
+}
+
+func (m *machine) stateInfo() os.FileInfo {
+	m.t.Helper()
+	info, err := os.Stat(m.stateFile())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return info
+}
+
+// age makes the state this old.
+func (m *machine) age(d time.Duration) {
+	m.t.Helper()
+	at := time.Now().Add(-d)
+	if err := os.Chtimes(m.stateFile(), at, at); err != nil {
+		m.t.Fatal(err)
 	}
 }
 

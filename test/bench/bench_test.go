@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	binaries string // directory with the checks, scan, decode and version
+	binaries string // directory with the checks and the programs of this directory
 	names    []string
 	figures  []figure
 )
@@ -74,7 +74,7 @@ func build() error {
 	if err := lab.BuildBinaries(binaries); err != nil {
 		return err
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binaries+"/", "./scan", "./decode", "./version")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binaries+"/", "./scan", "./decode", "./version", "./empty", "./nothing")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)

@@ -19,11 +19,10 @@ func BenchmarkEviction(b *testing.B) {
 	}
 	all := config("all", `{memory.available: "1", nodefs.available: "1", nodefs.inodesFree: "1", imagefs.available: "1", imagefs.inodesFree: "1"}`)
 	memory := config("memory", `{memory.available: "1"}`)
-	empty := []string{buildEmpty(b)}
-	own, other := cpuInTurns(b, append(look(b, "eviction", ""), all, "--kubelet-dir="+dir, "--image-dir="+dir), empty)
+	own, other := cpuInTurns(b, append(look(b, "eviction", ""), all, "--kubelet-dir="+dir, "--image-dir="+dir), empty())
 	tell("eviction, room everywhere: CPU of both processes", "%.1f ms", milliseconds(own))
 	tell("  CPU beside an empty Go program", "%.2f", ratio(own, other))
-	own, other = cpuInTurns(b, append(look(b, "eviction", ""), memory), empty)
+	own, other = cpuInTurns(b, append(look(b, "eviction", ""), memory), empty())
 	tell("  memory alone: CPU", "%.1f ms", milliseconds(own))
 	hold(b, "    beside an empty Go program", "%.2f", ratio(own, other), 5)
 }

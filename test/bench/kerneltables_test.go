@@ -4,7 +4,7 @@ import "testing"
 
 // BenchmarkKernelTables looks at this machine, whose tables have room.
 func BenchmarkKernelTables(b *testing.B) {
-	own, empty := cpuInTurns(b, look(b, "kernel-tables", ""), []string{buildEmpty(b)})
+	own, bare := cpuInTurns(b, look(b, "kernel-tables", ""), empty())
 	tell("kernel-tables, all have room: CPU", "%.1f ms", milliseconds(own))
-	hold(b, "  CPU beside an empty Go program", "%.2f", ratio(own, empty), 3)
+	hold(b, "  CPU beside an empty Go program", "%.2f", ratio(own, bare), 3)
 }

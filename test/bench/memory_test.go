@@ -17,16 +17,16 @@ import (
 
 // BenchmarkMemoryStall looks at this machine, which has memory.
 func BenchmarkMemoryStall(b *testing.B) {
-	own, empty := cpuInTurns(b, look(b, "memory-stall", ""), []string{buildEmpty(b)})
+	own, bare := cpuInTurns(b, look(b, "memory-stall", ""), empty())
 	tell("memory-stall, nobody waits for memory: CPU", "%.1f ms", milliseconds(own))
-	hold(b, "  CPU beside an empty Go program", "%.2f", ratio(own, empty), 3)
+	hold(b, "  CPU beside an empty Go program", "%.2f", ratio(own, bare), 3)
 }
 
 // BenchmarkDyingCgroups looks at this machine, and counts the cgroups of a node with 200 pods.
 func BenchmarkDyingCgroups(b *testing.B) {
-	own, empty := cpuInTurns(b, look(b, "dying-cgroups", ""), []string{buildEmpty(b)})
+	own, bare := cpuInTurns(b, look(b, "dying-cgroups", ""), empty())
 	tell("dying-cgroups: CPU", "%.1f ms", milliseconds(own))
-	hold(b, "  CPU beside an empty Go program", "%.2f", ratio(own, empty), 3)
+	hold(b, "  CPU beside an empty Go program", "%.2f", ratio(own, bare), 3)
 
 	hierarchy := "/sys/fs/cgroup/memory"
 	if _, err := os.Stat(hierarchy + "/release_agent"); err != nil {

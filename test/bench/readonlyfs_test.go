@@ -10,8 +10,7 @@ import (
 
 // BenchmarkReadOnlyFS looks at this machine, and at a node with 5,000 bind mounts of its disk.
 func BenchmarkReadOnlyFS(b *testing.B) {
-	empty := buildEmpty(b)
-	own, bare := cpuInTurns(b, look(b, "readonly-fs", ""), []string{empty})
+	own, bare := cpuInTurns(b, look(b, "readonly-fs", ""), empty())
 	tell("readonly-fs, this machine: CPU", "%.1f ms", milliseconds(own))
 	hold(b, "  CPU beside an empty Go program", "%.2f", ratio(own, bare), 3)
 
@@ -45,7 +44,7 @@ func nodeWithMounts(b *testing.B, mounts string) string {
 // BenchmarkClock looks at this machine's clock, on a node without processes: which time daemon runs is of interest only
 // when the clock is not synchronised.
 func BenchmarkClock(b *testing.B) {
-	own, bare := cpuInTurns(b, append(look(b, "clock", ""), "--for=1000", "--host-root="+b.TempDir()), []string{buildEmpty(b)})
+	own, bare := cpuInTurns(b, append(look(b, "clock", ""), "--for=1000", "--host-root="+b.TempDir()), empty())
 	tell("clock: CPU", "%.1f ms", milliseconds(own))
 	hold(b, "  CPU beside an empty Go program", "%.2f", ratio(own, bare), 3)
 	tell("  on this machine: CPU", "%.1f ms", milliseconds(cpu(b, 1, look(b, "clock", "")...)))

@@ -3,7 +3,6 @@ package bench
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,17 +13,16 @@ import (
 
 // BenchmarkStuckTasks has up to 30,000 tasks, a sixth of them processes, as many as the machine's PIDs allow.
 func BenchmarkStuckTasks(b *testing.B) {
-	empty := buildEmpty(b)
 	idle, busy := lab.HostWithLoad(b, "0.20 0.38 0.41 2/744 32012\n"), lab.HostWithLoad(b, "9.20 8.38 7.41 2/744 32012\n")
 	check := func(root string) []string {
 		return append(look(b, "stuck-tasks", ""), "--host-root="+root)
 	}
-	own, nothing := cpuInTurns(b, check(idle), []string{empty})
+	own, nothing := cpuInTurns(b, check(idle), empty())
 	tell("stuck-tasks, load average below 0.83: CPU", "%.1f ms", milliseconds(own))
 	hold(b, "  CPU beside an empty Go program", "%.2f", ratio(own, nothing), 3)
 
 	tasks := startTasks(b, 30000)
-	own, nothing = cpuInTurns(b, check(idle), []string{empty})
+	own, nothing = cpuInTurns(b, check(idle), empty())
 	tell(fmt.Sprintf("  with %d tasks: CPU", tasks), "%.1f ms", milliseconds(own))
 	hold(b, "  CPU beside an empty Go program", "%.2f", ratio(own, nothing), 3)
 	scan, bare := cpu(b, 1, check(busy)...), cpu(b, 0, filepath.Join(binaries, "scan"), "threads") // others' tasks may be stuck
@@ -48,23 +46,10 @@ func startTasks(b *testing.B, want int) int {
 	return want / 6 * 6
 }
 
-// buildEmpty builds a Go program that does nothing.
-func buildEmpty(b *testing.B) (path string) {
-	b.Helper()
-	path = filepath.Join(binaries, "empty")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./empty")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
-	}
-	return path
-}
-
 // BenchmarkIOStall has a machine without pressure, and a host without pressure stall information, of which the disks are
 // read at each look.
 func BenchmarkIOStall(b *testing.B) {
-	empty := buildEmpty(b)
-	own, nothing := cpuInTurns(b, look(b, "io-stall", ""), []string{empty})
+	own, nothing := cpuInTurns(b, look(b, "io-stall", ""), empty())
 	tell("io-stall, no pressure: CPU", "%.1f ms", milliseconds(own))
 	hold(b, "  CPU beside an empty Go program", "%.2f", ratio(own, nothing), 3)
 
@@ -82,7 +67,7 @@ func BenchmarkIOStall(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	own, nothing = cpuInTurns(b, append(look(b, "io-stall", ""), "--host-root="+blind), []string{empty})
+	own, nothing = cpuInTurns(b, append(look(b, "io-stall", ""), "--host-root="+blind), empty())
 	tell("io-stall, no pressure stall information: CPU", "%.1f ms", milliseconds(own))
 	hold(b, "  CPU beside an empty Go program", "%.2f", ratio(own, nothing), 3)
 }
