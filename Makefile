@@ -28,6 +28,9 @@ image: ## the container image as an OCI layout in dist/image, SBOMs beside it
 
 test: deps ## all tests; the real faults need root and the packages of test/deps.sh
 	$(GO) vet ./...
+	@if [ -e /usr/include/systemd/sd-journal.h ]; then set -x; $(GO) vet -tags sdjournal ./plugins/journal-count && \
+	  $(GO) run $(GOTESTSUM) --format pkgname -- -count=1 -tags sdjournal ./plugins/journal-count; \
+	else echo "needs sd-journal.h (libsystemd-dev): journal-count with libsystemd is not tested"; fi
 	@set -e; for module in $(MODULES); do (cd $$module; set -x; $(GO) vet ./... && $(GO) run $(GOTESTSUM) --format pkgname -- -p 1 -count=1 ./...); done
 	$(GO) run $(GOTESTSUM) --format pkgname -- -p 2 -count=1 -timeout 35m ./...
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that the tests with real faults need, where that
 # is possible. Without them those tests are skipped, each with its reason.
-packages="containerd runc gcc libc6-dev libseccomp-dev pkg-config procps qemu-system-x86 e2fsprogs xfsprogs xz-utils debian-archive-keyring systemd systemd-journal-remote"
+packages="containerd runc gcc libc6-dev libseccomp-dev libsystemd-dev pkg-config procps qemu-system-x86 e2fsprogs xfsprogs xz-utils debian-archive-keyring systemd systemd-journal-remote"
 
 missing=""
 for p in $packages; do

@@ -25,6 +25,7 @@ import (
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"npd-plugins/internal/host"
+	"npd-plugins/internal/host/hostnet"
 )
 
 // MaxReply is the largest reply in bytes that is taken. It is four times the
@@ -127,16 +128,10 @@ func Sockets(h *host.Root, endpoint string) ([]string, error) {
 	return found, nil
 }
 
-// Dial connects to a socket and makes no call. The error wraps ECONNREFUSED
-// where nobody listens at it, and EAGAIN where the queue of connections that
-// were not accepted is full.
+// Dial connects to a socket and makes no call. Its errors are those of
+// hostnet.DialUnix.
 func Dial(ctx context.Context, h *host.Root, path string) (*Client, error) {
-	name, err := h.Resolve(path)
-	if err != nil {
-		return nil, fmt.Errorf("CRI endpoint: %w", err)
-	}
-	var d net.Dialer
-	socket, err := d.DialContext(ctx, "unix", name)
+	socket, err := hostnet.DialUnix(ctx, h, path)
 	if err != nil {
 		if info, statErr := h.Stat(path); statErr == nil && info.Mode().Type() != fs.ModeSocket {
 			return nil, fmt.Errorf("CRI endpoint %s is no socket: set --cri-endpoint", h.Path(path)) // the kernel calls that refused, too

@@ -60,19 +60,18 @@ func (r *Root) Path(path string) string {
 	return filepath.Join(r.dir, path)
 }
 
-// Resolve is where the reader finds what the node's path leads to, without a
-// symlink in it, for calls that take a path of the reader (connect).
-func (r *Root) Resolve(path string) (string, error) {
+// Reach names what the node's path leads to, for calls that take a path of the
+// reader (connect). The name is good until release is called.
+func (r *Root) Reach(path string) (name string, release func(), err error) {
 	if r.old != nil {
 		_, err := r.Stat(path)
-		return r.Path(path), err
+		return r.Path(path), func() {}, err
 	}
 	f, err := r.open(path, unix.O_PATH)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	defer f.Close()
-	return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	return fmt.Sprintf("/proc/self/fd/%d", f.Fd()), func() { f.Close() }, nil
 }
 
 // Stat is os.Stat of the node's path.

@@ -25,6 +25,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"npd-plugins/internal/host"
+	"npd-plugins/internal/host/hostnet"
 )
 
 // sockets are where systemd answers on the host. Its private socket serves
@@ -116,12 +117,7 @@ func isHangup(err error) bool {
 
 // dial connects and authenticates.
 func dial(ctx context.Context, h *host.Root, s socket) (*Manager, error) {
-	name, err := h.Resolve(s.path)
-	if err != nil {
-		return nil, err
-	}
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", name)
+	c, err := hostnet.DialUnix(ctx, h, s.path)
 	if err != nil {
 		return nil, err
 	}

@@ -5,12 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
 	"time"
 
 	"npd-plugins/internal/host"
-	"npd-plugins/internal/journalfile"
 	"npd-plugins/internal/plugin"
 )
 
@@ -25,9 +22,9 @@ type tally struct {
 	from      time.Time // where the reading began
 	fromBegin bool      // that of the window
 	toEnd     bool
-	stopped   error                    // why not to the end
-	end       time.Time                // when the last entry of all was logged
-	damaged   []*journalfile.FileError // files that may hold more lines of the window
+	stopped   error     // why not to the end
+	end       time.Time // when the last entry of all was logged
+	damaged   []error   // of files that may hold more lines of the window
 }
 
 // line is a message that matched, from the match on.
@@ -50,33 +47,10 @@ var errTooMany = errors.New("too many entries")
 
 // read counts the lines of the window.
 func (c *check) read(ctx context.Context, l *plugin.Look, dirs []string) (*tally, error) {
-	j, span, err := c.open(ctx, l, dirs)
-	if err != nil {
-		return nil, err
-	}
-	defer j.Close()
-	if j.Files() == 0 {
-		return nil, fmt.Errorf("no *.journal in %s: mount the directory that journald writes to, or set --journal", strings.Join(onHost(l.Host, dirs), " and "))
-	}
-	t := &tally{dirs: onHost(l.Host, dirs), from: l.Now.Add(-span), fromBegin: span == c.window, end: j.End()}
-	t.stopped = c.countAll(ctx, j, t, l.Now)
+	t := &tally{dirs: onHost(l.Host, dirs), from: l.Now.Add(-c.window), fromBegin: true}
+	err := c.scan(ctx, l, dirs, t)
 	t.toEnd = t.stopped == nil
-	for _, broken := range j.Broken() {
-		l.Log.Infof("not whole: %v", broken)
-		if t.matters(broken) {
-			t.damaged = append(t.damaged, broken)
-		}
-	}
-	if n := j.Damaged(); n > 0 {
-		l.Log.Infof("%d entries or fields are damaged and were left out", n)
-	}
-	return t, nil
-}
-
-// matters says whether a file that could not be read may hold lines of the
-// window. One that is gone was too old for journald.
-func (t *tally) matters(broken *journalfile.FileError) bool {
-	return !host.Gone(broken.Err) && (broken.Modified.IsZero() || !broken.Modified.Before(t.from))
+	return t, err
 }
 
 func onHost(h *host.Root, dirs []string) []string {
@@ -87,72 +61,8 @@ func onHost(h *host.Root, dirs []string) []string {
 	return paths
 }
 
-// open goes to the begin of the window, or of as much of its end as may be
-// read: the files tell how many entries they have, and going to a time in them
-// costs next to nothing.
-func (c *check) open(ctx context.Context, l *plugin.Look, dirs []string) (*journalfile.Journal, time.Duration, error) {
-	left := 0
-	q := journalfile.Query{
-		Fields:   []string{"SYSLOG_IDENTIFIER", "MESSAGE"},
-		Match:    c.identifiers,
-		MaxValue: maxMessage,
-		OpenFile: l.Host.OpenNow,
-		Watch: func(time.Time) error {
-			if left -= journalfile.WatchEvery; left < 0 {
-				return errTooMany
-			}
-			return ctx.Err()
-		},
-	}
-	for span := c.window; ; span /= 2 {
-		q.Since = l.Now.Add(-span)
-		j, err := journalfile.Open(q, dirs...)
-		if err != nil {
-			return nil, 0, err
-		}
-		if j.Left() <= c.maxEntries || span < time.Second {
-			left = c.maxEntries
-			return j, span, nil
-		}
-		j.Close()
-	}
-}
-
-// countAll reads to the end. The error says why it did not get there.
-func (c *check) countAll(ctx context.Context, j *journalfile.Journal, t *tally, now time.Time) error {
-	var e journalfile.Entry
-	for {
-		switch err := j.Next(&e); {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
-		}
-		at := time.UnixMicro(e.Realtime)
-		if at.Before(t.from) || at.After(now.Add(ahead)) {
-			continue // the clock was set
-		}
-		c.take(t, &e, at)
-	}
-}
-
-// take counts an entry. Of several messages in one the last counts, as for
-// node-problem-detector.
-func (c *check) take(t *tally, e *journalfile.Entry, at time.Time) {
-	var identifier, message []byte
-	for _, f := range e.Fields {
-		if f.Name == 0 {
-			identifier = f.Value
-		} else {
-			message = f.Value
-		}
-	}
-	c.takeMessage(t, at, identifier, message)
-}
-
-func (c *check) takeMessage(t *tally, at time.Time, identifier, message []byte) {
+// take counts an entry.
+func (c *check) take(t *tally, at time.Time, identifier, message []byte) {
 	t.entries++
 	message = bytes.TrimSpace(message)
 	if begin := c.patterns.find(message); begin >= 0 {
