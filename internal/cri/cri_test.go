@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,35 +22,6 @@ import (
 	"npd-plugins/internal/host/hosttest"
 	"npd-plugins/test/lab"
 )
-
-// listen makes the socket of a runtime below root.
-func listen(t *testing.T, root, path string) net.Listener {
-	t.Helper()
-	socket := filepath.Join(root, path)
-	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l
-}
-
-// serve answers at path below root for the given version of the API: v1,
-// v1alpha2, or "" for a server that is no container runtime.
-func serve(t *testing.T, root, path, version string, runtimeServer runtime.RuntimeServiceServer, options ...grpc.ServerOption) {
-	t.Helper()
-	server := grpc.NewServer(options...)
-	if version != "" {
-		desc := runtime.RuntimeService_ServiceDesc
-		desc.ServiceName = "runtime." + version + ".RuntimeService"
-		server.RegisterService(&desc, runtimeServer)
-	}
-	go server.Serve(listen(t, root, path))
-	t.Cleanup(server.Stop)
-}
 
 func connect(t *testing.T, root, endpoint string) (*Client, error) {
 	t.Helper()
@@ -96,7 +66,7 @@ func TestConnect(t *testing.T) {
 				hosttest.Tree{"run/link.sock": "-> /data/containerd.sock", "var/run": "-> /run"}.Write(t, root)
 			}
 			for path, version := range tt.servers {
-				serve(t, root, path, version, &lab.FakeCRI{})
+				lab.ServeCRI(t, lab.Listen(t, root, path), version, &lab.FakeCRI{})
 			}
 			c, err := connect(t, root, tt.endpoint)
 			if err != nil {
@@ -122,7 +92,7 @@ func TestConnectFails(t *testing.T) {
 			hosttest.Tree{"run/x.sock": "-> /dev/null"}.Write(t, root)
 		}, "/run/x.sock", "no such file"},
 		{"nobody listens", func(t *testing.T, root string) {
-			l := listen(t, root, containerdSocket).(*net.UnixListener)
+			l := lab.Listen(t, root, containerdSocket)
 			l.SetUnlinkOnClose(false)
 			l.Close()
 		}, "", containerdSocket + ": connect: connection refused"},
@@ -130,10 +100,10 @@ func TestConnectFails(t *testing.T) {
 			hosttest.Tree{containerdSocket: "not a socket"}.Write(t, root)
 		}, "", containerdSocket + " is no socket: set --cri-endpoint"},
 		{"no CRI", func(t *testing.T, root string) {
-			serve(t, root, containerdSocket, "", nil)
+			lab.ServeCRI(t, lab.Listen(t, root, containerdSocket), "", nil)
 		}, "", "the container runtime has no CRI: "},
 		{"garbage", func(t *testing.T, root string) {
-			l := listen(t, root, containerdSocket)
+			l := lab.Listen(t, root, containerdSocket)
 			go func() {
 				for {
 					conn, err := l.Accept()
@@ -161,10 +131,10 @@ func TestConnectFails(t *testing.T) {
 // The socket that a removed runtime left behind does not hide the one that is there.
 func TestConnectPassesStaleSocket(t *testing.T) {
 	root := lab.ShortDir(t)
-	stale := listen(t, root, containerdSocket).(*net.UnixListener)
+	stale := lab.Listen(t, root, containerdSocket)
 	stale.SetUnlinkOnClose(false)
 	stale.Close()
-	serve(t, root, "/run/crio/crio.sock", "v1", &lab.FakeCRI{})
+	lab.ServeCRI(t, lab.Listen(t, root, "/run/crio/crio.sock"), "v1", &lab.FakeCRI{})
 	c, err := connect(t, root, "")
 	if err != nil || c.Endpoint != "/run/crio/crio.sock" {
 		t.Errorf("%+v, %v", c, err)
@@ -174,7 +144,7 @@ func TestConnectPassesStaleSocket(t *testing.T) {
 // A runtime that accepts and never answers.
 func TestConnectHangs(t *testing.T) {
 	root := lab.ShortDir(t)
-	listen(t, root, containerdSocket)
+	lab.Listen(t, root, containerdSocket)
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	_, err := Connect(ctx, hosttest.Open(t, root), "")
@@ -187,7 +157,7 @@ func TestConnectHangs(t *testing.T) {
 func TestDial(t *testing.T) {
 	for _, version := range versions {
 		root := lab.ShortDir(t)
-		serve(t, root, containerdSocket, version, &lab.FakeCRI{})
+		lab.ServeCRI(t, lab.Listen(t, root, containerdSocket), version, &lab.FakeCRI{})
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		c, err := Dial(ctx, hosttest.Open(t, root), containerdSocket)
@@ -215,7 +185,7 @@ func TestDial(t *testing.T) {
 // A client that makes no call leaves no connection behind.
 func TestDialOnly(t *testing.T) {
 	root := lab.ShortDir(t)
-	listener := listen(t, root, containerdSocket)
+	listener := lab.Listen(t, root, containerdSocket)
 	c, err := Dial(context.Background(), hosttest.Open(t, root), containerdSocket)
 	if err != nil {
 		t.Fatal(err)
@@ -235,7 +205,7 @@ func TestDialOnly(t *testing.T) {
 // Whatever becomes of the connection, there is no second one.
 func TestDialsOnce(t *testing.T) {
 	root := lab.ShortDir(t)
-	listener := listen(t, root, containerdSocket)
+	listener := lab.Listen(t, root, containerdSocket)
 	accepted := make(chan net.Conn, 10)
 	go func() {
 		for {
@@ -265,7 +235,7 @@ func TestDialsOnce(t *testing.T) {
 
 func TestDialRefused(t *testing.T) {
 	root := lab.ShortDir(t)
-	stale := listen(t, root, containerdSocket).(*net.UnixListener)
+	stale := lab.Listen(t, root, containerdSocket)
 	stale.SetUnlinkOnClose(false)
 	stale.Close()
 	if _, err := Dial(context.Background(), hosttest.Open(t, root), containerdSocket); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -279,7 +249,7 @@ func TestLists(t *testing.T) {
 	fake.Set([]*runtime.PodSandbox{sandbox(1, at), sandbox(2, at)}, []*runtime.Container{container(1, at), container(2, at), container(3, at)})
 	for _, version := range []string{"v1", "v1alpha2"} {
 		root := lab.ShortDir(t)
-		serve(t, root, containerdSocket, version, fake)
+		lab.ServeCRI(t, lab.Listen(t, root, containerdSocket), version, fake)
 		c, err := connect(t, root, "")
 		if err != nil {
 			t.Fatal(err)
@@ -314,7 +284,7 @@ func TestRefused(t *testing.T) {
 	}
 	fake.Set(nil, many)
 	root := lab.ShortDir(t)
-	serve(t, root, containerdSocket, "v1", fake, grpc.MaxSendMsgSize(4096))
+	lab.ServeCRI(t, lab.Listen(t, root, containerdSocket), "v1", fake, grpc.MaxSendMsgSize(4096))
 	c, err := connect(t, root, "")
 	if err != nil {
 		t.Fatal(err)
@@ -383,7 +353,7 @@ func TestStreams(t *testing.T) {
 		want   bool
 	}{{&lab.FakeCRI{}, false}, {&streamer{}, true}} {
 		root := lab.ShortDir(t)
-		serve(t, root, containerdSocket, "v1", tt.server)
+		lab.ServeCRI(t, lab.Listen(t, root, containerdSocket), "v1", tt.server)
 		c, err := connect(t, root, "")
 		if err != nil {
 			t.Fatal(err)

@@ -46,7 +46,7 @@ func (*details) PodSandboxStatus(_ context.Context, r *runtime.PodSandboxStatusR
 
 func TestNetworkNamespaceOfRuntime(t *testing.T) {
 	root := lab.ShortDir(t)
-	serve(t, root, "run/crio/crio.sock", "v1alpha2", new(details))
+	lab.ServeCRI(t, lab.Listen(t, root, "run/crio/crio.sock"), "v1alpha2", new(details))
 	c, err := connect(t, root, "")
 	if err != nil {
 		t.Fatal(err)

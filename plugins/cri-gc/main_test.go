@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -65,8 +64,7 @@ func newNode(t *testing.T, uids ...string) *node {
 		n.write("var/lib/kubelet/pods/"+uid+"/", "")
 	}
 	n.check.endpoint = "/run/cri.sock"
-	n.write("run/", "")
-	serve(t, filepath.Join(n.root, "run/cri.sock"), &n.runtime)
+	lab.ServeCRI(t, lab.Listen(t, n.root, n.check.endpoint), "v1", &n.runtime)
 	n.last = plugintest.Look(t, hosttest.Open(t, n.root))
 	return n
 }
@@ -378,8 +376,9 @@ func (*failing) ListContainers(context.Context, *runtime.ListContainersRequest) 
 }
 
 func TestUnknown(t *testing.T) {
-	socket := filepath.Join(lab.ShortDir(t), "cri.sock")
-	serve(t, socket, new(failing))
+	listener := lab.Listen(t, lab.ShortDir(t), "cri.sock")
+	lab.ServeCRI(t, listener, "v1", new(failing))
+	socket := listener.Addr().String()
 	for endpoint, want := range map[string]string{
 		socket:            "larger than max (17248000 vs. 16777216)",
 		"/no/such/socket": "cannot list what kubelet should remove: CRI endpoint: ",

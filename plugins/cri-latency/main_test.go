@@ -49,16 +49,7 @@ func (c *counter) Accept() (net.Conn, error) {
 
 func listen(t *testing.T, root, socket string) *counter {
 	t.Helper()
-	file := filepath.Join(root, socket)
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("unix", file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return &counter{Listener: l}
+	return &counter{Listener: lab.Listen(t, root, socket)}
 }
 
 // leave leaves a socket at which nobody listens.
@@ -96,7 +87,7 @@ func fails(code codes.Code, text string) func(context.Context) error {
 // is no runtime, and behaves like that.
 func serve(t *testing.T, l net.Listener, version string, fake *lab.FakeCRI, b behaviour) {
 	t.Helper()
-	server := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	lab.ServeCRI(t, l, version, fake, grpc.UnaryInterceptor(func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		if before := b[path.Base(info.FullMethod)]; before != nil {
 			if err := before(ctx); err != nil {
 				return nil, err
@@ -104,13 +95,6 @@ func serve(t *testing.T, l net.Listener, version string, fake *lab.FakeCRI, b be
 		}
 		return handler(ctx, req)
 	}))
-	if version != "" {
-		desc := runtime.RuntimeService_ServiceDesc
-		desc.ServiceName = "runtime." + version + ".RuntimeService"
-		server.RegisterService(&desc, fake)
-	}
-	go server.Serve(l)
-	t.Cleanup(server.Stop)
 }
 
 // allow is the time that a look may take, as plugin.Main gives it.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -169,23 +168,9 @@ func TestStreams(t *testing.T) {
 // serve is FakeCRI.Serve for a runtime that does more, or less.
 func serve(t *testing.T, server runtime.RuntimeServiceServer) string {
 	t.Helper()
-	socket := filepath.Join(lab.ShortDir(t), "cri.sock")
-	grpcServer := grpc.NewServer()
-	runtime.RegisterRuntimeServiceServer(grpcServer, server)
-	listener := listen(t, socket)
-	go grpcServer.Serve(listener)
-	t.Cleanup(grpcServer.Stop)
-	return socket
-}
-
-func listen(t *testing.T, socket string) net.Listener {
-	t.Helper()
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l
+	listener := lab.Listen(t, lab.ShortDir(t), "cri.sock")
+	lab.ServeCRI(t, listener, "v1", server)
+	return listener.Addr().String()
 }
 
 // Names that others chose are made safe.
@@ -255,8 +240,7 @@ func TestUnknown(t *testing.T) {
 }
 
 func TestHangs(t *testing.T) {
-	socket := filepath.Join(lab.ShortDir(t), "cri.sock")
-	listen(t, socket)
+	socket := lab.Listen(t, lab.ShortDir(t), "cri.sock").Addr().String()
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	c := &check{limit: 16 << 20, percent: 50, endpoint: socket}

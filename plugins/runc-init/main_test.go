@@ -3,14 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -63,18 +59,7 @@ func open(t *testing.T, tree hosttest.Tree, server runtime.RuntimeServiceServer)
 	t.Helper()
 	root := lab.ShortDir(t)
 	tree.Write(t, root)
-	socket := filepath.Join(root, "run/containerd/containerd.sock")
-	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	grpcServer := grpc.NewServer()
-	runtime.RegisterRuntimeServiceServer(grpcServer, server)
-	go grpcServer.Serve(listener)
-	t.Cleanup(grpcServer.Stop)
+	lab.ServeCRI(t, lab.Listen(t, root, "run/containerd/containerd.sock"), "v1", server)
 	return plugintest.Look(t, hosttest.Open(t, root))
 }
 

@@ -24,24 +24,11 @@ import (
 // socketPath is where checks look first on a host.
 const socketPath = "run/containerd/containerd.sock"
 
-func listen(t *testing.T, root string) net.Listener {
-	t.Helper()
-	path := filepath.Join(root, socketPath)
-	makeDir(t, filepath.Dir(path))
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	return l
-}
+func listen(t *testing.T, root string) *net.UnixListener { return lab.Listen(t, root, socketPath) }
 
 func serveGRPC(t *testing.T, root string, runtime runtimeapi.RuntimeServiceServer, options ...grpc.ServerOption) {
 	t.Helper()
-	server := grpc.NewServer(options...)
-	runtimeapi.RegisterRuntimeServiceServer(server, runtime)
-	go server.Serve(listen(t, root))
-	t.Cleanup(server.Stop)
+	lab.ServeCRI(t, listen(t, root), "v1", runtime, options...)
 }
 
 // serveHealthy lists a pod with a running container, and has a systemd.
@@ -65,7 +52,7 @@ func TestBadSocket(t *testing.T) {
 	sockets := map[string]func(*testing.T, string){
 		"nobody listens": func(t *testing.T, root string) {
 			l := listen(t, root)
-			l.(*net.UnixListener).SetUnlinkOnClose(false)
+			l.SetUnlinkOnClose(false)
 			l.Close()
 		},
 		"nobody accepts": func(t *testing.T, root string) { listenFull(t, root) },

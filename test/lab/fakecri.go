@@ -32,16 +32,38 @@ func (f *FakeCRI) Set(sandboxes []*runtimeapi.PodSandbox, containers []*runtimea
 // among the options makes it refuse long replies as containerd does.
 func (f *FakeCRI) Serve(t testing.TB, options ...grpc.ServerOption) string {
 	t.Helper()
-	socket := filepath.Join(ShortDir(t), "cri.sock")
-	listener, err := net.Listen("unix", socket)
+	listener := Listen(t, ShortDir(t), "cri.sock")
+	ServeCRI(t, listener, "v1", f, options...)
+	return "unix://" + listener.Addr().String()
+}
+
+// ServeCRI answers for the given version of the API until the test ends: v1, v1alpha2, or "" for a gRPC server that is no
+// container runtime.
+func ServeCRI(t testing.TB, listener net.Listener, version string, runtime runtimeapi.RuntimeServiceServer, options ...grpc.ServerOption) {
+	t.Helper()
+	server := grpc.NewServer(options...)
+	if version != "" {
+		desc := runtimeapi.RuntimeService_ServiceDesc
+		desc.ServiceName = "runtime." + version + ".RuntimeService"
+		server.RegisterService(&desc, runtime)
+	}
+	go server.Serve(listener)
+	t.Cleanup(server.Stop)
+}
+
+// Listen listens at the unix socket at path below the host root until the test ends. See ShortDir for the root.
+func Listen(t testing.TB, root, path string) *net.UnixListener {
+	t.Helper()
+	socket := filepath.Join(root, path)
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer(options...)
-	runtimeapi.RegisterRuntimeServiceServer(server, f)
-	go server.Serve(listener)
-	t.Cleanup(server.Stop)
-	return "unix://" + socket
+	t.Cleanup(func() { listener.Close() })
+	return listener
 }
 
 // ShortDir returns a fresh directory whose path leaves room for a socket name: the address of a unix socket has at

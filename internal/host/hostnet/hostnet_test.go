@@ -2,28 +2,19 @@ package hostnet
 
 import (
 	"errors"
-	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
 	"npd-plugins/internal/host/hosttest"
+	"npd-plugins/test/lab"
 )
 
 func TestDialUnix(t *testing.T) {
-	dir, err := os.MkdirTemp("/tmp", "npd-") // leaves room for the name to listen at
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	hosttest.Tree{"data/": "", "run/link.sock": "-> /data/x.sock", "run/lost.sock": "-> /absent", "run/file.sock": ""}.Write(t, dir)
-	listener, err := net.Listen("unix", filepath.Join(dir, "data/x.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
+	dir := lab.ShortDir(t)
+	hosttest.Tree{"run/link.sock": "-> /data/x.sock", "run/lost.sock": "-> /absent", "run/file.sock": ""}.Write(t, dir)
+	lab.Listen(t, dir, "data/x.sock")
 	deep := "/" + strings.Repeat("deep/", 30)
 	hosttest.Tree{deep + "link.sock": "-> /data/x.sock"}.Write(t, dir) // longer than an address can be
 	h := hosttest.Open(t, dir)

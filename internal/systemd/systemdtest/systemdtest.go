@@ -7,14 +7,14 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
-	"os"
 	"path"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	sd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
+
+	"npd-plugins/test/lab"
 )
 
 // The sockets of systemd and of the system bus below a host root.
@@ -73,15 +73,7 @@ func (m *Manager) ServeAt(t testing.TB, root, socket string) {
 // afterwards, until the test ends.
 func Accept(t testing.TB, root, socket string, serve func(net.Conn)) {
 	t.Helper()
-	at := filepath.Join(root, socket)
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("unix", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
+	l := lab.Listen(t, root, socket)
 	go func() {
 		for {
 			conn, err := l.Accept()

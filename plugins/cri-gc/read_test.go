@@ -1,28 +1,13 @@
 package main
 
 import (
-	"net"
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"npd-plugins/internal/cri"
 )
-
-// serve answers at a socket until the test ends.
-func serve(t *testing.T, socket string, server runtime.RuntimeServiceServer) {
-	t.Helper()
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	grpcServer := grpc.NewServer()
-	runtime.RegisterRuntimeServiceServer(grpcServer, server)
-	go grpcServer.Serve(listener)
-	t.Cleanup(grpcServer.Stop)
-}
 
 // read makes records as the runtime's lists give them.
 func read(t *testing.T, sandboxes []*runtime.PodSandbox, containers []*runtime.Container) *records {
