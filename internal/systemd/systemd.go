@@ -133,7 +133,8 @@ func dial(ctx context.Context, h *host.Root, s socket) (*Manager, error) {
 	case s.bus:
 		err = conn.Hello()
 	default:
-		err = conn.Object(service, manager).Call("org.freedesktop.DBus.Peer.Ping", dbus.FlagNoReplyExpected, strings.Repeat(" ", authRead)).Err
+		// Not Call, which waits for ever when the connection is lost already.
+		err = conn.Object(service, manager).Go("org.freedesktop.DBus.Peer.Ping", dbus.FlagNoReplyExpected, nil, strings.Repeat(" ", authRead)).Err
 	}
 	if err != nil {
 		conn.Close()
