@@ -36,7 +36,7 @@ type Root struct {
 
 // Open returns the root at dir.
 func Open(dir string) (*Root, error) {
-	root, err := os.Open(dir)
+	root, err := os.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0) // which waits for no FIFO
 	if err != nil {
 		return nil, fmt.Errorf("host root: %w", err)
 	}

@@ -26,6 +26,19 @@ func TestOpenMissing(t *testing.T) {
 	}
 }
 
+func TestOpenNoDirectory(t *testing.T) {
+	dir := t.TempDir()
+	hosttest.Tree{"file": ""}.Write(t, dir)
+	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"file", "fifo"} {
+		if _, err := host.Open(filepath.Join(dir, name)); !errors.Is(err, syscall.ENOTDIR) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestSymlinks(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(outside, []byte("outside"), 0o600); err != nil {
