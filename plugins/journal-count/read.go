@@ -47,7 +47,7 @@ var errTooMany = errors.New("too many entries")
 
 // read counts the lines of the window.
 func (c *check) read(ctx context.Context, l *plugin.Look, dirs []string) (*tally, error) {
-	t := &tally{dirs: onHost(l.Host, dirs), from: l.Now.Add(-c.window), fromBegin: true}
+	t := &tally{dirs: onHost(l.Host, dirs)}
 	err := c.scan(ctx, l, dirs, t)
 	t.toEnd = t.stopped == nil
 	return t, err

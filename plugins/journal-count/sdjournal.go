@@ -29,6 +29,9 @@ func (c *check) scan(ctx context.Context, l *plugin.Look, dirs []string, t *tall
 			if err != nil {
 				return fmt.Errorf("%s: %w", l.Host.Path(dir), err)
 			}
+			if t.stopped != nil {
+				break
+			}
 		}
 		if t.stopped != errTooMany || span < time.Second {
 			return nil
@@ -40,7 +43,11 @@ func (c *check) scan(ctx context.Context, l *plugin.Look, dirs []string, t *tall
 // stopped says why it did not get there.
 func (c *check) scanDir(ctx context.Context, dir string, t *tally, now time.Time) (stopped, err error) {
 	j, err := sdjournal.NewJournalFromDir(dir)
-	if err != nil {
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &errno):
+		return nil, errno
+	case err != nil:
 		return nil, fmt.Errorf("%w: install libsystemd.so.0, or build the check without the tag sdjournal", err)
 	}
 	defer j.Close()

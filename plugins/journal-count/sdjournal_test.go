@@ -59,8 +59,10 @@ func TestLibsystemdTwoDirectories(t *testing.T) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	remote(t, path, exported(nil, time.Minute, "kubelet", []byte("broken b")))
-	plugintest.Want(t, newCheck(t, "--count=1", "--clear=mended").look(t.Context(), l), plugin.Problem, "1 lines in 10m", "broken b")
+	remote(t, path, exported(nil, time.Minute, "other", []byte("broken b")))
+	plugintest.Want(t, newCheck(t, "--count=2", "--clear=mended").look(t.Context(), l), plugin.OK, "0 lines in 10m")
+	plugintest.Want(t, newCheck(t, "--count=2", "--max-entries=1", "--window=9m").look(t.Context(), l), plugin.Unknown, "more than --max-entries")
+	plugintest.Want(t, newCheck(t, "--identifier=other", "--count=1", "--clear=mended").look(t.Context(), l), plugin.Problem, "1 lines in 10m", "broken b")
 }
 
 // A host without libsystemd, here an empty file: the check says what to install.
