@@ -36,20 +36,17 @@ type Root struct {
 
 // Open returns the root at dir.
 func Open(dir string) (*Root, error) {
-	root, err := os.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0) // which waits for no FIFO
-	if err != nil {
-		return nil, fmt.Errorf("host root: %w", err)
-	}
-	r := &Root{dir: dir, root: root}
-	self, err := r.open("/", unix.O_PATH)
-	switch {
-	case err == nil:
-		self.Close()
-	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM):
-		if r.old, err = os.OpenRoot(dir); err != nil {
-			return nil, fmt.Errorf("host root: %w", err)
-		}
+	fd, err := openat2(unix.AT_FDCWD, dir, unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC})
+	r := &Root{dir: dir}
+	switch err {
+	case nil:
+		r.root = os.NewFile(uintptr(fd), dir)
+	case unix.ENOSYS, unix.EPERM:
+		r.old, err = os.OpenRoot(dir)
 	default:
+		err = &fs.PathError{Op: "open", Path: dir, Err: err}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("host root: %w", err)
 	}
 	return r, nil
@@ -124,15 +121,22 @@ func (r *Root) open(path string, flags int) (*os.File, error) {
 		f, err := r.old.OpenFile(relative(path), flags, 0)
 		return f, r.named(path, err)
 	}
-	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_IN_ROOT}
-	fd, err := unix.Openat2(int(r.root.Fd()), relative(path), &how)
-	for again := 0; err == unix.EINTR || err == unix.EAGAIN && again < 100; again++ { // ".." while something is renamed
-		fd, err = unix.Openat2(int(r.root.Fd()), relative(path), &how)
-	}
+	fd, err := openat2(int(r.root.Fd()), relative(path), unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_IN_ROOT})
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: r.Path(path), Err: err}
 	}
 	return os.NewFile(uintptr(fd), r.Path(path)), nil
+}
+
+// openat2 tries again where the kernel could not tell where ".." leads, for
+// something was renamed meanwhile.
+func openat2(dir int, path string, how unix.OpenHow) (fd int, err error) {
+	for again := 0; ; again++ {
+		fd, err = unix.Openat2(dir, path, &how)
+		if err != unix.EINTR && (err != unix.EAGAIN || again == 100) {
+			return fd, err
+		}
+	}
 }
 
 // ReadFile reads the node's path whole, or fails when it holds more than 4 MiB.
