@@ -92,9 +92,7 @@ func TestConnectFails(t *testing.T) {
 			hosttest.Tree{"run/x.sock": "-> /dev/null"}.Write(t, root)
 		}, "/run/x.sock", "no such file"},
 		{"nobody listens", func(t *testing.T, root string) {
-			l := lab.Listen(t, root, containerdSocket)
-			l.SetUnlinkOnClose(false)
-			l.Close()
+			lab.LeaveSocket(t, root, containerdSocket)
 		}, "", containerdSocket + ": connect: connection refused"},
 		{"a file", func(t *testing.T, root string) {
 			hosttest.Tree{containerdSocket: "not a socket"}.Write(t, root)
@@ -131,9 +129,7 @@ func TestConnectFails(t *testing.T) {
 // The socket that a removed runtime left behind does not hide the one that is there.
 func TestConnectPassesStaleSocket(t *testing.T) {
 	root := lab.ShortDir(t)
-	stale := lab.Listen(t, root, containerdSocket)
-	stale.SetUnlinkOnClose(false)
-	stale.Close()
+	lab.LeaveSocket(t, root, containerdSocket)
 	lab.ServeCRI(t, lab.Listen(t, root, "/run/crio/crio.sock"), "v1", &lab.FakeCRI{})
 	c, err := connect(t, root, "")
 	if err != nil || c.Endpoint != "/run/crio/crio.sock" {
@@ -235,9 +231,7 @@ func TestDialsOnce(t *testing.T) {
 
 func TestDialRefused(t *testing.T) {
 	root := lab.ShortDir(t)
-	stale := lab.Listen(t, root, containerdSocket)
-	stale.SetUnlinkOnClose(false)
-	stale.Close()
+	lab.LeaveSocket(t, root, containerdSocket)
 	if _, err := Dial(context.Background(), hosttest.Open(t, root), containerdSocket); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("%v, want it refused", err)
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand"
 	"net"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -155,13 +154,7 @@ func TestNoSystemd(t *testing.T) {
 	node().Serve(t, absent+"/outside")
 	hosttest.Tree{"host/run": "-> " + absent + "/outside/run"}.Write(t, link)
 	stale := lab.ShortDir(t)
-	hosttest.Tree{"run/systemd/": ""}.Write(t, stale)
-	l, err := net.Listen("unix", filepath.Join(stale, systemdtest.Private))
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	l.Close()
+	lab.LeaveSocket(t, stale, systemdtest.Private)
 	for name, tt := range map[string]struct{ root, want string }{
 		"no socket":                {absent, "no socket of systemd under " + absent + "/run: mount the host's /run/systemd and /run/dbus there"},
 		"a file":                   {file, "/run/systemd/private is no socket: mount the host's /run/systemd there"},

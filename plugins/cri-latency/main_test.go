@@ -52,14 +52,6 @@ func listen(t *testing.T, root, socket string) *counter {
 	return &counter{Listener: lab.Listen(t, root, socket)}
 }
 
-// leave leaves a socket at which nobody listens.
-func leave(t *testing.T, root, socket string) {
-	t.Helper()
-	l := listen(t, root, socket)
-	l.Listener.(*net.UnixListener).SetUnlinkOnClose(false)
-	l.Close()
-}
-
 // behaviour is what a runtime does in a call before it answers, by method.
 type behaviour map[string]func(context.Context) error
 
@@ -253,7 +245,7 @@ func TestSockets(t *testing.T) {
 		return func(t *testing.T, root string) { serve(t, listen(t, root, socket), version, &lab.FakeCRI{}, nil) }
 	}
 	stale := func(socket string) func(*testing.T, string) {
-		return func(t *testing.T, root string) { leave(t, root, socket) }
+		return func(t *testing.T, root string) { lab.LeaveSocket(t, root, socket) }
 	}
 	says := func(b []byte, then func(net.Conn)) func(*testing.T, string) {
 		return func(t *testing.T, root string) {

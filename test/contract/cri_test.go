@@ -50,11 +50,7 @@ const runtimeWord = "container runtime|CRI"
 // TestBadSocket has in place of the runtime's socket what is none or speaks no gRPC.
 func TestBadSocket(t *testing.T) {
 	sockets := map[string]func(*testing.T, string){
-		"nobody listens": func(t *testing.T, root string) {
-			l := listen(t, root)
-			l.SetUnlinkOnClose(false)
-			l.Close()
-		},
+		"nobody listens": func(t *testing.T, root string) { lab.LeaveSocket(t, root, socketPath) },
 		"nobody accepts": func(t *testing.T, root string) { listenFull(t, root) },
 		"accepts and never answers": func(t *testing.T, root string) {
 			accept(t, root, func(conn net.Conn) { time.Sleep(2 * timeout) })

@@ -66,6 +66,14 @@ func Listen(t testing.TB, root, path string) *net.UnixListener {
 	return listener
 }
 
+// LeaveSocket makes a unix socket at path below the host root at which nobody listens any more.
+func LeaveSocket(t testing.TB, root, path string) {
+	t.Helper()
+	listener := Listen(t, root, path)
+	listener.SetUnlinkOnClose(false)
+	listener.Close()
+}
+
 // ShortDir returns a fresh directory whose path leaves room for a socket name: the address of a unix socket has at
 // most 107 bytes, which t.TempDir often exceeds.
 func ShortDir(t testing.TB) string {
