@@ -243,7 +243,4 @@ func TestCodecOtherTypes(t *testing.T) {
 	if err := (codec{}).Unmarshal(nil, new(string)); err == nil {
 		t.Error("decoded into a string")
 	}
-	if name := (codec{}).Name(); name != "proto" {
-		t.Errorf("name %q: servers know \"proto\"", name)
-	}
 }

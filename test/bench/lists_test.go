@@ -77,7 +77,7 @@ func serve(socket string, replies map[string][]byte) error {
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(grpc.ForceServerCodecV2(bytesCodec{}), grpc.UnknownServiceHandler(
+	server := grpc.NewServer(lab.Strict(), grpc.ForceServerCodecV2(bytesCodec{}), grpc.UnknownServiceHandler(
 		func(_ any, stream grpc.ServerStream) error {
 			method, _ := grpc.MethodFromServerStream(stream)
 			reply, ok := replies[path.Base(method)]

@@ -5,10 +5,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -38,10 +42,10 @@ func (f *FakeCRI) Serve(t testing.TB, options ...grpc.ServerOption) string {
 }
 
 // ServeCRI answers for the given version of the API until the test ends: v1, v1alpha2, or "" for a gRPC server that is no
-// container runtime.
+// container runtime. It is as strict as the strictest real one.
 func ServeCRI(t testing.TB, listener net.Listener, version string, runtime runtimeapi.RuntimeServiceServer, options ...grpc.ServerOption) {
 	t.Helper()
-	server := grpc.NewServer(options...)
+	server := grpc.NewServer(append(options, Strict())...)
 	if version != "" {
 		desc := runtimeapi.RuntimeService_ServiceDesc
 		desc.ServiceName = "runtime." + version + ".RuntimeService"
@@ -49,6 +53,17 @@ func ServeCRI(t testing.TB, listener net.Listener, version string, runtime runti
 	}
 	go server.Serve(listener)
 	t.Cleanup(server.Stop)
+}
+
+// Strict refuses what CRI-O's multiplexer does (cmd/crio/main.go): it passes on the content type application/grpc, to the
+// letter, and closes the connection of everything else, although the protocol has application/grpc+proto too.
+func Strict() grpc.ServerOption {
+	return grpc.InTapHandle(func(ctx context.Context, info *tap.Info) (context.Context, error) {
+		if got := info.Header.Get("content-type"); !slices.Equal(got, []string{"application/grpc"}) {
+			return nil, status.Errorf(codes.Unavailable, "content type %q", got)
+		}
+		return ctx, nil
+	})
 }
 
 // Listen listens at the unix socket at path below the host root until the test ends. See ShortDir for the root.
