@@ -123,10 +123,20 @@ func Sockets(h *host.Root, endpoint string) ([]string, error) {
 		found = append(found, path)
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("no container runtime socket under %s (containerd, CRI-O, cri-dockerd, k3s): mount the socket's directory, or set --cri-endpoint", h.Path("/run"))
+		return nil, missing{h.Path("/run")}
 	}
 	return found, nil
 }
+
+// missing is the error of a host without the socket of a runtime, an
+// fs.ErrNotExist.
+type missing struct{ run string }
+
+func (m missing) Error() string {
+	return fmt.Sprintf("no container runtime socket under %s (containerd, CRI-O, cri-dockerd, k3s): mount the socket's directory, or set --cri-endpoint", m.run)
+}
+
+func (missing) Is(target error) bool { return target == fs.ErrNotExist }
 
 // Dial connects to a socket and makes no call. Its errors are those of
 // hostnet.DialUnix.
@@ -311,9 +321,27 @@ func TooLarge(err error) (size, limit uint64, ok bool) {
 
 var sizeVersusLimit = regexp.MustCompile(`\((\d{1,18}) vs\. (\d{1,18})\)`)
 
-// Reason shortens an error of a call for a message: what failed and the
-// runtime's own words.
-func Reason(err error) string {
+// Reason is an error of a call in few words for a message: what failed and the
+// runtime's own words. It is errors.ErrUnsupported, too, when the server has no
+// CRI.
+func Reason(err error) error {
+	r := &reason{shorten(err), []error{err}}
+	if status.Code(err) == codes.Unimplemented {
+		r.causes = append(r.causes, errors.ErrUnsupported)
+	}
+	return r
+}
+
+// reason is an error in other words.
+type reason struct {
+	words  string
+	causes []error
+}
+
+func (r *reason) Error() string   { return r.words }
+func (r *reason) Unwrap() []error { return r.causes }
+
+func shorten(err error) string {
 	var dial *net.OpError
 	if errors.As(err, &dial) {
 		return "the container runtime is not reachable: " + err.Error()

@@ -119,7 +119,7 @@ func TestConnectFails(t *testing.T) {
 			root := lab.ShortDir(t)
 			tt.prepare(t, root)
 			_, err := connect(t, root, tt.endpoint)
-			if err == nil || !strings.Contains(Reason(err), tt.want) {
+			if err == nil || !strings.Contains(Reason(err).Error(), tt.want) {
 				t.Errorf("%v; want %q", err, tt.want)
 			}
 		})
@@ -144,7 +144,7 @@ func TestConnectHangs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 	defer cancel()
 	_, err := Connect(ctx, hosttest.Open(t, root), "")
-	if got, want := Reason(err), "the container runtime accepts connections but does not answer in time"; got != want {
+	if got, want := Reason(err).Error(), "the container runtime accepts connections but does not answer in time"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
@@ -328,7 +328,7 @@ func TestReason(t *testing.T) {
 		"CRI Status at /run/x.sock: bolt: timeout":         fmt.Errorf("CRI Status at /run/x.sock: %w", status.Error(codes.Unknown, "bolt: timeout")),
 		"the container runtime has no CRI: unknown method": fmt.Errorf("CRI Status at /run/x.sock: %w", status.Error(codes.Unimplemented, "unknown method")),
 	} {
-		if got := Reason(err); got != want {
+		if got := Reason(err).Error(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}

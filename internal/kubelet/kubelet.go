@@ -222,7 +222,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case errors.As(err, &plain), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return fmt.Errorf("%s does not speak HTTPS: kubelet's port for --kubelet is %s", c.address, port)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("nobody listens at %s (connection refused): kubelet is down, or --kubelet is not its address", c.address)
+		return fmt.Errorf("nobody listens at %s (%w): kubelet is down, or --kubelet is not its address", c.address, syscall.ECONNREFUSED)
 	case ctx.Err() != nil:
 		return fmt.Errorf("no connection to %s: is --kubelet its address, and does a network policy or firewall forbid it?", c.address)
 	}

@@ -306,13 +306,18 @@ func (o *options) check(fs *flag.FlagSet, log *logrus.Logger) error {
 const keptFailures = 4
 
 // tell applies debounce and forecast to the verdict of this look, keeps in mem
-// what the next run must know, and logs the details when a Problem begins.
+// what the next run must know, and logs the details when a Problem begins. The
+// last verdict stands in for a look that failed, not for one that saw something
+// else.
 func tell(c Check, mem *state, v Verdict, inARow int, look *Look) report {
 	r := report{Check: c.Name, Condition: c.Condition, Measurements: v.Measurements, now: look.Now}
 	r.Status, r.Message = v.Status, v.Message
-	if v.Status == Unknown {
+	switch {
+	case v.Status == Unknown && v.Looked:
+		mem.Failed, mem.Bad = 0, 0
+	case v.Status == Unknown:
 		mem.Failed++
-		if last := mem.Last; last != nil && last.Status != Unknown && mem.Failed <= keptFailures {
+		if last := mem.Last; last != nil && last.Status != Unknown && mem.Failed <= keptFailures && look.StateErr == nil { // else nobody counts them
 			look.Log.Warnf("look %d in a row failed, keeping the last verdict: %s", mem.Failed, Safe(v.Message, MaxMessage))
 			r.Status, r.Message = last.Status, last.Message
 			if last.Status == OK {
@@ -321,7 +326,7 @@ func tell(c Check, mem *state, v Verdict, inARow int, look *Look) report {
 			r.Message = Safe(r.Message, MaxMessage)
 			return r
 		}
-	} else {
+	default:
 		var eta string
 		mem.History, eta = forecast(mem.History, look.Now, v.Measurements)
 		r.Message = withForecast(v.Message, eta)

@@ -479,3 +479,40 @@ func TestForecastInMessage(t *testing.T) {
 	seed()
 	m.want(m.tell(OK, "well"), OK, "well") // nothing measured, nothing foretold
 }
+
+// The last verdict stands in for a look that failed, not for one that saw that what it asks about is gone.
+func TestLookThatSawSomethingElse(t *testing.T) {
+	gone := func(v Verdict) func(context.Context, *Look) Verdict {
+		return func(context.Context, *Look) Verdict { return v }
+	}
+	_, noFile := os.ReadFile(filepath.Join(t.TempDir(), "absent"))
+	for name, v := range map[string]Verdict{
+		"a socket that is gone":                Unknownf("cannot ask the toy: %v", fmt.Errorf("toy: %w", noFile)),
+		"a socket at which nobody listens":     Unknownf("cannot ask the toy: %v", &os.SyscallError{Syscall: "connect", Err: syscall.ECONNREFUSED}),
+		"a server that is another":             Unknownf("cannot ask toy %d: %v", 3, fmt.Errorf("no toy: %w", errors.ErrUnsupported)),
+		"what the check alone can tell":        Undecidedf("the toy is a book"),
+		"an error and what it is an error of ": Unknownf("%v: %v", errors.New("no hands"), noFile),
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, before := range []Status{OK, Problem} {
+				m := newMachine(t)
+				m.tell(before, "seen")
+				m.look = gone(v)
+				m.want(m.run(), Unknown, v.Message)
+				m.want(m.run(), Unknown, v.Message)
+				m.look = nil
+				m.want(m.tell(Unknown, "no hands"), Unknown, "no hands") // there is nothing to keep
+			}
+			m := newMachine(t)
+			m.args = []string{"--for=2"}
+			m.want(m.tell(Problem, "broken"), OK, "bad look 1 of 2: broken")
+			m.look = gone(v)
+			m.run()
+			m.look = nil
+			m.want(m.tell(Problem, "broken"), OK, "bad look 1 of 2: broken") // not in a row
+		})
+	}
+	if v := Unknownf("cannot ask the toy: %v, %s", os.ErrPermission, context.DeadlineExceeded); v.Looked {
+		t.Error("a look that failed counts as one that saw something else")
+	}
+}

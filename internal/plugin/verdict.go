@@ -1,8 +1,11 @@
 package plugin
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
+	"syscall"
 )
 
 // Status is what a look at the host came to. Its number is the exit code that
@@ -36,6 +39,10 @@ type Verdict struct {
 	Measurements []Measurement
 	// Details are logged on stderr when a Problem begins, a line each.
 	Details []string
+	// Looked is for an Unknown of a look that did not fail: what it asks about
+	// is gone, or is something else. The driver keeps the last verdict for a look
+	// that failed, and never for this one.
+	Looked bool
 }
 
 // Measurement is one number behind a verdict.
@@ -49,9 +56,25 @@ type Measurement struct {
 }
 
 // Unknownf is the verdict of a look that failed. The message says what is
-// missing, and which mount or flag mends it.
+// missing, and which mount or flag mends it. An error among the arguments may
+// say that the look did not fail but saw that a file or socket is not there,
+// that nobody listens, or that the server is another: then it is Undecidedf's.
 func Unknownf(format string, args ...any) Verdict {
-	return Verdict{Status: Unknown, Message: fmt.Sprintf(format, args...)}
+	v := Verdict{Status: Unknown, Message: fmt.Sprintf(format, args...)}
+	for _, arg := range args {
+		err, _ := arg.(error)
+		for _, seen := range []error{fs.ErrNotExist, syscall.ECONNREFUSED, errors.ErrUnsupported} {
+			v.Looked = v.Looked || errors.Is(err, seen)
+		}
+	}
+	return v
+}
+
+// Undecidedf is the verdict of a look that did not fail and still tells neither
+// OK nor Problem: what it asks about is gone, or is something else. No earlier
+// verdict stands in for it.
+func Undecidedf(format string, args ...any) Verdict {
+	return Verdict{Status: Unknown, Message: fmt.Sprintf(format, args...), Looked: true}
 }
 
 // MaxMessage is the longest message in bytes. node-problem-detector cuts at

@@ -50,7 +50,7 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 		return plugin.Unknownf("%v", err)
 	}
 	if !cgroup.IsRoot(l.Host, hierarchy) {
-		return plugin.Unknownf("%s shows the cgroups of a container only: mount the host's /sys/fs/cgroup there", l.Host.Path(hierarchy))
+		return plugin.Undecidedf("%s shows the cgroups of a container only: mount the host's /sys/fs/cgroup there", l.Host.Path(hierarchy))
 	}
 	kernel, err := procfs.KernelOf(l.Host)
 	if err != nil {

@@ -58,7 +58,7 @@ type download struct {
 func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	found, err := c.downloads(l)
 	if errors.Is(err, errNoRuntime) {
-		return plugin.Unknownf("no image store: neither %s nor %s is there; mount the host's, or set --containerd-root", l.Host.Path(c.containerdRoot), l.Host.Path(crioSockets))
+		return plugin.Undecidedf("no image store: neither %s nor %s is there; mount the host's, or set --containerd-root", l.Host.Path(c.containerdRoot), l.Host.Path(crioSockets))
 	}
 	if err != nil && len(found) == 0 {
 		return plugin.Unknownf("downloads cannot be seen: %v: mount the host's directory, or set --containerd-root or --crio-temp", err)

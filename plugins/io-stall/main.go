@@ -187,7 +187,7 @@ func (c *check) judge(ctx context.Context, l *plugin.Look, v plugin.Verdict, pre
 	stalled := slices.DeleteFunc(slices.Clone(all), func(d load) bool { return d.busy < float64(c.busy) || d.wait < c.wait })
 	switch {
 	case len(all) == 0:
-		return plugin.Unknownf("%s, but no disk of %s was there at the last look", pressure, c.dirs)
+		return plugin.Undecidedf("%s, but no disk of %s was there at the last look", pressure, c.dirs)
 	case len(stalled) == 0 || !high:
 		v.Message = fmt.Sprintf("%s; no disk of the runtime or kubelet stalls: %s", pressure, all[0])
 		return v

@@ -139,7 +139,7 @@ func (c *check) judge(t *tally, now time.Time) plugin.Verdict {
 			v.Details = append(v.Details, t.recent[i].detail())
 		}
 	case whole && t.end.Before(now.Add(-max(c.window, quiet))):
-		v = plugin.Unknownf("journald does not write to %s, where %s: mount the directory it writes to, or set --journal", strings.Join(t.dirs, " or "), t.newest())
+		v = plugin.Undecidedf("journald does not write to %s, where %s: mount the directory it writes to, or set --journal", strings.Join(t.dirs, " or "), t.newest())
 	case whole:
 		v.Message = c.counted(t)
 	default:

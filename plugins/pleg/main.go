@@ -148,7 +148,7 @@ func (c *check) silent(m memory, stateErr error) plugin.Verdict {
 func (c *check) judge(p *page, before memory, m *memory, now time.Time) plugin.Verdict {
 	switch {
 	case p.LastSeen == nil:
-		return plugin.Unknownf("the page at --kubelet has no kubelet_pleg_last_seen_seconds: that is no kubelet, or one before 1.16")
+		return plugin.Undecidedf("the page at --kubelet has no kubelet_pleg_last_seen_seconds: that is no kubelet, or one before 1.16")
 	case p.evented():
 		// kubelet then sets the time of the last relist to now at every check of
 		// its health, and relists every 5 minutes: the numbers say nothing.
@@ -196,7 +196,7 @@ func (c *check) judge(p *page, before memory, m *memory, now time.Time) plugin.V
 // judgeStart judges a kubelet that has not listed once since it started.
 func (c *check) judgeStart(p *page, now time.Time) plugin.Verdict {
 	if p.Started == nil {
-		return plugin.Unknownf("kubelet has not listed its containers yet, and the page at --kubelet has no process_start_time_seconds")
+		return plugin.Undecidedf("kubelet has not listed its containers yet, and the page at --kubelet has no process_start_time_seconds")
 	}
 	since := now.Sub(time.UnixMilli(int64(*p.Started * 1000)))
 	message := fmt.Sprintf("kubelet has not listed the containers once since its start %s ago", seconds(since))

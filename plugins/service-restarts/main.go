@@ -88,7 +88,7 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 		return plugin.Unknownf("the services are not known: %v", err)
 	}
 	if len(units) == 0 {
-		return plugin.Unknownf("systemd has none of the services %s: set --units", plugin.Safe(c.units.String(), 120))
+		return plugin.Undecidedf("systemd has none of the services %s: set --units", plugin.Safe(c.units.String(), 120))
 	}
 	services := map[string]*service{}
 	for _, u := range units {
