@@ -118,7 +118,7 @@ func (o *options) define(fs *flag.FlagSet, c Check) {
 	DurationVar(fs, &o.timeout, "timeout", c.Timeout, "the verdict is given within this `duration`; keep it below the timeout of NPD's rule")
 	CountVar(fs, &o.inARow, "for", c.For, "bad looks in a row, a `number`, before Problem; recovery is told at once")
 	fs.StringVar(&o.output, "output", "npd", "`format`: "+outputNames)
-	fs.StringVar(&o.logLevel, "log-level", "warning", "`level` of the log on stderr: error, warning, info or debug")
+	fs.StringVar(&o.logLevel, "log-level", "warning", "`level` of the log on stderr: error, warning, info or debug; as warning, what each look repeats is written once")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 }
 
@@ -133,8 +133,8 @@ func run(c Check, args []string, stdout, stderr io.Writer) int {
 	if c.Flags != nil {
 		c.Flags(fs)
 	}
-	log := &logrus.Logger{Out: stderr, Level: logrus.WarnLevel, Hooks: logrus.LevelHooks{},
-		Formatter: &logrus.TextFormatter{DisableColors: true, FullTimestamp: true}}
+	warned := &said{Formatter: &logrus.TextFormatter{DisableColors: true, FullTimestamp: true}, now: map[string]bool{}}
+	log := &logrus.Logger{Out: stderr, Level: logrus.WarnLevel, Hooks: logrus.LevelHooks{}, Formatter: warned}
 
 	err := fs.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -168,7 +168,7 @@ func run(c Check, args []string, stdout, stderr io.Writer) int {
 		v := Unknownf("%v: mount the node's file system there, or set --host-root", err)
 		r = tell(c, &state{}, v, o.inARow, look) // the memory of another boot, for all we know: left alone
 	} else {
-		r = lookAndKeep(c, look, st, o)
+		r = lookAndKeep(c, look, st, o, warned)
 	}
 	code, err := outputs[o.output](stdout, r)
 	if err != nil {
@@ -192,7 +192,7 @@ type outcome struct {
 // lookAndKeep looks with the memory of the last run and keeps it for the next.
 // It leaves behind what hangs; a tenth of the timeout is left for telling the
 // verdict on a node that is short of CPU.
-func lookAndKeep(c Check, look *Look, st store, o options) report {
+func lookAndKeep(c Check, look *Look, st store, o options, warned *said) report {
 	recalled := make(chan state, 1)
 	done := make(chan outcome, 1)
 	go func() {
@@ -205,6 +205,9 @@ func lookAndKeep(c Check, look *Look, st store, o options) report {
 		mem, err := st.load(look.Host.BootID(), look.Now)
 		if errors.Is(err, errNoBoot) {
 			look.StateErr = err
+		}
+		if !look.Log.IsLevelEnabled(logrus.InfoLevel) { // who asks for more wants all of it
+			warned.recall(mem.Said)
 		}
 		if err != nil {
 			look.Log.Warnf("starting with an empty memory: %v", err)
@@ -230,6 +233,7 @@ func lookAndKeep(c Check, look *Look, st store, o options) report {
 	if look.StateErr != nil {
 		return r
 	}
+	mem.Said = warned.hashes()
 	if err := st.save(mem); err != nil {
 		look.Log.Warnf("cannot keep the memory for the next run: %v", err)
 		if end.verdict.Status == Problem && r.Status == OK {

@@ -253,8 +253,8 @@ func TestFailedLooksKeepTheVerdict(t *testing.T) {
 	for i := 1; i <= 4; i++ {
 		r := m.tell(Unknown, "no hands")
 		m.want(r, Problem, "broken")
-		if !strings.Contains(r.stderr, fmt.Sprintf("look %d in a row failed, keeping the last verdict: no hands", i)) {
-			t.Errorf("stderr does not say that look %d failed: %s", i, r.stderr)
+		if told := strings.Contains(r.stderr, "look 1 in a row failed, keeping the last verdict: no hands"); told != (i == 1) {
+			t.Errorf("stderr after failed look %d: %q", i, r.stderr)
 		}
 	}
 	m.want(m.tell(Unknown, "no hands"), Unknown, "no hands")
@@ -276,6 +276,44 @@ func TestFailedLookDuringDebounce(t *testing.T) {
 	m.want(m.tell(Problem, "broken"), OK, "bad look 1 of 2: broken")
 	m.want(m.tell(Unknown, "no hands"), OK, "was OK; cannot look now: no hands")
 	m.want(m.tell(Problem, "broken"), Problem, "broken")
+}
+
+// A warning that each look would repeat is written once, and again when it was gone in between or is another one.
+func TestWarningsOnce(t *testing.T) {
+	m := newMachine(t)
+	warn := func(args []string, lines ...string) string {
+		t.Helper()
+		m.look = func(_ context.Context, l *Look) Verdict {
+			for _, line := range lines {
+				l.Log.Warn(line)
+			}
+			return Verdict{Message: "well"}
+		}
+		return m.run(args...).stderr
+	}
+	for i, step := range []struct {
+		lines []string
+		args  []string
+		want  int // lines on stderr
+	}{
+		{lines: []string{"box 1 is open for 5 s", "no key"}, want: 2},
+		{lines: []string{"box 1 is open for 35 s", "no key"}, want: 0},
+		{lines: []string{"box 1 is open for 65 s", "no lock"}, want: 1},
+		{lines: []string{"box 1 is open for 95 s", "no lock"}, args: []string{"--log-level=info"}, want: 2},
+		{lines: nil, want: 0},
+		{lines: []string{"no lock"}, want: 1},
+		{lines: []string{"no lock"}, args: []string{"--state-dir=/proc/no"}, want: 2}, // with "no memory between runs"
+	} {
+		if got := warn(step.args, step.lines...); strings.Count(got, "\n") != step.want {
+			t.Errorf("look %d: want %d lines: %q", i, step.want, got)
+		}
+	}
+	m.look = func(_ context.Context, l *Look) Verdict { panic("no box") }
+	for range 2 {
+		if r := m.run(); !strings.Contains(r.stderr, "panic: no box") {
+			t.Errorf("a panic is silent: %q", r.stderr)
+		}
+	}
 }
 
 func TestDetailsAtOnset(t *testing.T) {

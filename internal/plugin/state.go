@@ -36,13 +36,15 @@ const maxLastAge = time.Hour
 //	bad 1
 //	failed 0
 //	last 1 3 toys broken
+//	said 08f0a3d0c8a1b7e2
 //	sample 1793534400 1 toys
 //	check [[4711,99]]
 type state struct {
 	BootID  string
-	Bad     int   // bad looks in a row
-	Failed  int   // looks in a row that could not see
-	Last    *told // what the last run told
+	Bad     int    // bad looks in a row
+	Failed  int    // looks in a row that could not see
+	Last    *told  // what the last run told
+	Said    string // hashes of the warnings that the last run had, see said
 	History map[string][]sample
 	Check   json.RawMessage // the check's own memory
 
@@ -60,6 +62,9 @@ func (st state) append(b []byte) []byte {
 	b = fmt.Appendf(b, "boot %s\nbad %d\nfailed %d\n", st.BootID, st.Bad, st.Failed)
 	if st.Last != nil {
 		b = fmt.Appendf(b, "last %d %s\n", int(st.Last.Status), st.Last.Message)
+	}
+	if st.Said != "" {
+		b = fmt.Appendf(b, "said %s\n", st.Said)
 	}
 	for name, samples := range st.History {
 		for _, s := range samples {
@@ -102,6 +107,8 @@ func (st *state) set(key, value string) (err error) {
 		n, err := strconv.Atoi(status)
 		st.Last = &told{Status(n), message}
 		return err
+	case "said":
+		st.Said = value
 	case "sample":
 		var s sample
 		at, rest, _ := strings.Cut(value, " ")
@@ -171,7 +178,7 @@ func (s store) load(bootID string, now time.Time) (state, error) {
 		return empty, nil
 	}
 	if age := now.Sub(ran); age < 0 || age > maxLastAge {
-		st.Bad, st.Failed, st.Last = 0, 0, nil
+		st.Bad, st.Failed, st.Last, st.Said = 0, 0, nil, ""
 	}
 	return st, nil
 }
