@@ -23,8 +23,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -41,8 +44,9 @@ var (
 )
 
 const (
-	// statfsName is what the process apart is called, in /proc/PID/comm too.
-	statfsName = "npd-statfs"
+	// What the process apart is called, in /proc/PID/comm too, says what it is asked.
+	statfsName  = "npd-statfs"
+	readdirName = "npd-readdir"
 
 	executable = "/proc/self/exe"
 	answerFile = 3 // descriptor; the lock comes after it
@@ -59,12 +63,14 @@ const (
 // Serve is the process apart: it answers and exits. In every other process it
 // returns at once. It comes first in main.
 func Serve() {
-	if len(os.Args) > 1 && os.Args[0] == statfsName {
-		// Otherwise "exe". It is for who finds the process stuck.
-		_ = os.WriteFile("/proc/self/comm", []byte(statfsName), 0)
-		serveStatfs(os.NewFile(answerFile, "answer"), os.Args[1], os.Args[2:])
-		os.Exit(0)
+	serve := map[string]func(w io.Writer, hostRoot string, args []string){statfsName: serveStatfs, readdirName: serveNames}[os.Args[0]]
+	if serve == nil || len(os.Args) < 2 {
+		return
 	}
+	// Otherwise "exe". It is for who finds the process stuck.
+	_ = os.WriteFile("/proc/self/comm", []byte(os.Args[0]), 0)
+	serve(os.NewFile(answerFile, "answer"), os.Args[1], os.Args[2:])
+	os.Exit(0)
 }
 
 // FileSystem is what statfs(2) tells of the file system at a path.
@@ -90,20 +96,10 @@ type answer struct {
 // same time, until ctx ends. There is one result for each path, unless nothing
 // could be asked.
 func Statfs(ctx context.Context, h *host.Root, paths []string) ([]FileSystem, error) {
-	root, err := filepath.Abs(h.Path("/"))
+	said, err := question(ctx, h, statfsName, paths...)
 	if err != nil {
 		return nil, err
 	}
-	lock, err := acquire(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Close() // the process apart has it too
-	said, err := ask(ctx, lock, append([]string{statfsName, root}, paths...))
-	if err != nil {
-		return nil, err
-	}
-
 	result := make([]FileSystem, len(paths))
 	for i := range result {
 		result[i].Err = ErrHangs
@@ -120,4 +116,35 @@ func Statfs(ctx context.Context, h *host.Root, paths []string) ([]FileSystem, er
 		result[a.Path] = fs
 	}
 	return result, nil
+}
+
+// ReadNames is host.Root.ReadNames of a directory that may be on a disk or a
+// server that hangs. ErrHangs says that the names did not come before ctx ended.
+func ReadNames(ctx context.Context, h *host.Root, path string, limit int) ([]string, error) {
+	said, err := question(ctx, h, readdirName, path, strconv.Itoa(limit))
+	if err != nil {
+		return nil, err
+	}
+	if len(said) < errnoSize {
+		return nil, &os.PathError{Op: "readdir", Path: h.Path(path), Err: ErrHangs}
+	}
+	if n := binary.NativeEndian.Uint32(said); n != 0 {
+		return nil, &os.PathError{Op: "readdir", Path: h.Path(path), Err: syscall.Errno(n)}
+	}
+	names := strings.Split(string(said[errnoSize:]), "\x00")
+	return names[:len(names)-1], nil // each is followed by a zero
+}
+
+// question asks the process apart something about the node, until ctx ends.
+func question(ctx context.Context, h *host.Root, name string, args ...string) (said []byte, err error) {
+	root, err := filepath.Abs(h.Path("/"))
+	if err != nil {
+		return nil, err
+	}
+	lock, err := acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close() // the process apart has it too
+	return ask(ctx, lock, append([]string{name, root}, args...))
 }

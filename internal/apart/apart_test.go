@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -156,4 +157,25 @@ func executableOf(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+func TestReadNames(t *testing.T) {
+	h := hosttest.Tree{"var/log/pods/a_b_c/": "", "var/log/pods/d e\n/": "", "var/log/empty/": "", "var/log/file": "x"}.Open(t)
+	names, err := ReadNames(soon(t), h, "/var/log/pods", 10)
+	slices.Sort(names)
+	if err != nil || !slices.Equal(names, []string{"a_b_c", "d e\n"}) {
+		t.Errorf("%q, %v", names, err)
+	}
+	if names, err := ReadNames(soon(t), h, "/var/log/pods", 1); err != nil || len(names) != 1 {
+		t.Errorf("%q, %v; want one of two", names, err)
+	}
+	if names, err := ReadNames(soon(t), h, "/var/log/empty", 10); err != nil || len(names) != 0 {
+		t.Errorf("of an empty directory: %q, %v", names, err)
+	}
+	if _, err := ReadNames(soon(t), h, "/var/log/absent", 10); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), h.Path("/var/log/absent")) {
+		t.Errorf("of a missing directory: %v", err)
+	}
+	if _, err := ReadNames(soon(t), h, "/var/log/file", 10); !errors.Is(err, unix.ENOTDIR) {
+		t.Errorf("of a file: %v", err)
+	}
 }

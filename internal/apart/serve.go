@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"strconv"
 	"sync"
 	"syscall"
 
@@ -47,6 +48,28 @@ func statfs(h *host.Root, path string) answer {
 	}
 	unit := uint64(st.Frsize) // what the counts of blocks are in; the kernel always sets it
 	return answer{Device: uint64(stat.Dev), Size: st.Blocks * unit, Free: st.Bfree * unit, Available: st.Bavail * unit, Inodes: st.Files, InodesFree: st.Ffree}
+}
+
+// errnoSize is that of the number that comes before names.
+const errnoSize = 4
+
+// serveNames writes the number of an error, or 0 and the names in a directory.
+// The arguments are its path and the limit of host.Root.ReadNames.
+func serveNames(w io.Writer, hostRoot string, args []string) {
+	var names []string
+	h, err := host.Open(hostRoot)
+	if err == nil && len(args) == 2 {
+		limit, _ := strconv.Atoi(args[1])
+		names, err = h.ReadNames(args[0], limit)
+	}
+	b := binary.NativeEndian.AppendUint32(nil, 0)
+	if err != nil {
+		b = binary.NativeEndian.AppendUint32(nil, errno(err))
+	}
+	for _, name := range names {
+		b = append(append(b, name...), 0)
+	}
+	_, _ = w.Write(b)
 }
 
 // errno is EXDEV for a symlink that leads out of the host root, which is an

@@ -170,8 +170,8 @@ func (c *Container) Pod() string {
 // Labels of kubelet (pkg/kubelet/types/labels.go).
 const (
 	labelPodName   = "io.kubernetes.pod.name"
-	labelNamespace = "io.kubernetes.pod.namespace"
-	labelPodUID    = "io.kubernetes.pod.uid"
+	LabelNamespace = "io.kubernetes.pod.namespace"
+	LabelPodUID    = "io.kubernetes.pod.uid"
 )
 
 func (c *Container) decode(b []byte) error {
@@ -214,9 +214,9 @@ func (c *Container) label(entry []byte) error {
 	switch string(key) {
 	case labelPodName:
 		c.PodName = value
-	case labelNamespace:
+	case LabelNamespace:
 		c.Namespace = value
-	case labelPodUID:
+	case LabelPodUID:
 		c.PodUID = value
 	}
 	return err

@@ -63,7 +63,7 @@ func (c *Container) text() string {
 
 func containerText(c *runtime.Container) string {
 	w := Container{ID: []byte(c.Id), SandboxID: []byte(c.PodSandboxId), Name: []byte(c.GetMetadata().GetName()),
-		PodUID: []byte(c.Labels[labelPodUID]), PodName: []byte(c.Labels[labelPodName]), Namespace: []byte(c.Labels[labelNamespace]),
+		PodUID: []byte(c.Labels[LabelPodUID]), PodName: []byte(c.Labels[labelPodName]), Namespace: []byte(c.Labels[LabelNamespace]),
 		State: c.State, CreatedAt: created(uint64(c.CreatedAt)), Bytes: proto.Size(&runtime.ListContainersResponse{Containers: []*runtime.Container{c}})}
 	return w.text()
 }

@@ -4,12 +4,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"flag"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +29,8 @@ func main() {
 		Condition: "CRIListNearLimit",
 		Purpose: "kubelet lists all containers and pod sandboxes every second. When exited containers and old sandboxes leak, the reply outgrows the gRPC message limit,\n" +
 			"the runtime refuses to send it, and the node goes NotReady. Weighs the encoded replies against the limit.",
-		Reads:      []string{"the CRI socket: ListContainers, ListPodSandbox"},
+		Reads: []string{"the CRI socket: ListContainers, ListPodSandbox; their parts by state, id and label, at most 64 questions in 10 minutes, when they are refused",
+			"/var/log/pods (names of pods), when they are refused"},
 		Needs:      "the directory of the CRI socket below --host-root, and the right to connect (root)",
 		LookAlikes: "a slow reply (it is weighed, not timed); a runtime that does not answer is Unknown here",
 		Example:    "--host-root=/host --limit=16MiB --percent=50",
@@ -47,22 +45,42 @@ func main() {
 	})
 }
 
-// listed is one of the two lists as the runtime gave it, or refused it.
-type listed struct {
-	what    string // "ListContainers"
-	bytes   uint64
-	items   int
-	refused bool   // by the runtime, with ResourceExhausted
-	limit   uint64 // that the runtime refused it for; 0 when not refused or not said
-	counted bool   // whether all items were seen
-}
-
 // survey is what both lists tell.
 type survey struct {
-	sandboxes, containers listed
-	notReady, exited      int
+	client                *cri.Client
+	sandboxes, containers list
 	pods                  map[string]*pod
 	podOf                 map[string]*pod // by id of the sandbox
+}
+
+// list is one of the two lists as the runtime gave it, or refused it.
+type list struct {
+	what    string           // "ListContainers"
+	unit    string           // "containers"
+	states  map[int32]string // that an entry may be in, by the names of the API
+	dead    int32            // the state of those that leak
+	deadAre string           // "exited containers"
+	ask     func(context.Context, question, func(entry)) (cri.List, error)
+
+	bytes   uint64
+	refused bool             // by the runtime, with ResourceExhausted
+	limit   uint64           // that the runtime refused it for; 0 when not refused or not said
+	large   map[int32]uint64 // bytes of the entries in a state that are too many for a reply as well
+	deads   int              // entries that were seen in the state dead
+}
+
+// question is for the entries that match all of it, so the zero value is for all.
+type question struct {
+	state  *int32
+	id     string // the beginning of one id
+	labels map[string]string
+}
+
+// entry is one of a list.
+type entry struct {
+	pod   *pod
+	bytes int
+	state int32
 }
 
 // pod is what a pod adds to the lists, in bytes.
@@ -71,125 +89,39 @@ type pod struct {
 	bytes           int
 }
 
-func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
-	client, err := cri.Connect(ctx, l.Host, c.endpoint)
-	if err != nil {
-		return plugin.Unknownf("cannot weigh the CRI lists: %s", cri.Reason(err))
-	}
-	defer client.Close()
-	s := survey{pods: map[string]*pod{}, podOf: map[string]*pod{}}
-	if err := s.list(ctx, client); err != nil {
-		return plugin.Unknownf("cannot weigh the CRI lists: %s", cri.Reason(err))
-	}
-
-	worst := s.containers
-	if s.sandboxes.refused && !worst.refused || s.sandboxes.refused == worst.refused && s.sandboxes.bytes > worst.bytes {
-		worst = s.sandboxes
-	}
-	v := plugin.Verdict{Measurements: []plugin.Measurement{
-		{Name: "list_containers", Value: float64(s.containers.bytes), Limit: float64(c.limit), Unit: "bytes", Forecast: !worst.refused},
-		{Name: "list_pod_sandbox", Value: float64(s.sandboxes.bytes), Limit: float64(c.limit), Unit: "bytes", Forecast: !worst.refused},
-		{Name: "containers_exited", Value: float64(s.exited), Unit: "containers"},
-		{Name: "sandboxes_not_ready", Value: float64(s.notReady), Unit: "sandboxes"},
-	}}
-	size := plugin.FormatBytes(float64(worst.bytes))
-	if worst.refused {
-		v.Status = plugin.Problem
-		v.Message = fmt.Sprintf("runtime refuses %s: reply of %s over its gRPC limit", worst.what, size)
-		if worst.limit > 0 {
-			v.Message += " " + plugin.FormatBytes(float64(worst.limit))
-		}
-	} else {
-		share := worst.bytes * 100 / c.limit
-		v.Message = fmt.Sprintf("%s reply is %s, %d of 100 of the gRPC limit %s", worst.what, size, share, plugin.FormatBytes(float64(c.limit)))
-		if share >= uint64(c.percent) {
-			v.Status = plugin.Problem
-		}
-	}
-	v.Message += "; " + s.counts()
-	top := s.heaviest()
-	if !s.counted() {
-		l.Recall(&top) // what did not get through is best told by the last list that did
-	}
-	l.Remember(top)
-	if v.Status == plugin.Problem && len(top) > 0 {
-		v.Message += "; most: " + strings.Join(top[:min(len(top), 2)], ", ")
-		v.Details = top[:min(len(top), 10)]
-		if client.Streams(ctx) {
-			v.Message += "; a kubelet that uses the runtime's streaming lists is safe"
-		}
-	}
-	return v
+func newSurvey(client *cri.Client) *survey {
+	s := &survey{client: client, pods: map[string]*pod{}, podOf: map[string]*pod{}}
+	s.sandboxes = list{what: "ListPodSandbox", unit: "sandboxes", states: runtime.PodSandboxState_name,
+		dead: int32(runtime.PodSandboxState_SANDBOX_NOTREADY), deadAre: "NotReady sandboxes", ask: s.askSandboxes}
+	s.containers = list{what: "ListContainers", unit: "containers", states: runtime.ContainerState_name,
+		dead: int32(runtime.ContainerState_CONTAINER_EXITED), deadAre: "exited containers", ask: s.askContainers}
+	return s
 }
 
-// list weighs both lists. An error means that the runtime could not be asked
-// and has refused nothing.
-func (s *survey) list(ctx context.Context, client *cri.Client) (err error) {
-	s.sandboxes, err = weigh("ListPodSandbox", runtime.PodSandboxState_name, func(state *int32) (cri.List, error) {
-		var filter *runtime.PodSandboxFilter
-		if state != nil {
-			filter = &runtime.PodSandboxFilter{State: &runtime.PodSandboxStateValue{State: runtime.PodSandboxState(*state)}}
-		}
-		return client.Sandboxes(ctx, filter, s.addSandbox)
+func (s *survey) askSandboxes(ctx context.Context, q question, visit func(entry)) (cri.List, error) {
+	filter := &runtime.PodSandboxFilter{Id: q.id, LabelSelector: q.labels}
+	if q.state != nil {
+		filter.State = &runtime.PodSandboxStateValue{State: runtime.PodSandboxState(*q.state)}
+	}
+	return s.client.Sandboxes(ctx, filter, func(b *cri.Sandbox) {
+		p := s.pod(string(b.Namespace), string(b.Name))
+		s.podOf[string(b.ID)] = p
+		visit(entry{p, b.Bytes, int32(b.State)})
 	})
-	if err != nil {
-		return err
+}
+
+func (s *survey) askContainers(ctx context.Context, q question, visit func(entry)) (cri.List, error) {
+	filter := &runtime.ContainerFilter{Id: q.id, LabelSelector: q.labels}
+	if q.state != nil {
+		filter.State = &runtime.ContainerStateValue{State: runtime.ContainerState(*q.state)}
 	}
-	s.containers, err = weigh("ListContainers", runtime.ContainerState_name, func(state *int32) (cri.List, error) {
-		var filter *runtime.ContainerFilter
-		if state != nil {
-			filter = &runtime.ContainerFilter{State: &runtime.ContainerStateValue{State: runtime.ContainerState(*state)}}
+	return s.client.Containers(ctx, filter, func(k *cri.Container) {
+		p := s.podOf[string(k.SandboxID)]
+		if p == nil {
+			p = s.pod(string(k.Namespace), string(k.PodName))
 		}
-		return client.Containers(ctx, filter, s.addContainer)
+		visit(entry{p, k.Bytes, int32(k.State)})
 	})
-	if s.sandboxes.refused {
-		return nil // which is the finding, whatever became of the other list
-	}
-	return err
-}
-
-func (s *survey) addSandbox(b *cri.Sandbox) {
-	p := s.pod(string(b.Namespace), string(b.Name))
-	p.bytes += b.Bytes
-	s.podOf[string(b.ID)] = p
-	if b.State == runtime.PodSandboxState_SANDBOX_NOTREADY {
-		s.notReady++
-	}
-}
-
-func (s *survey) addContainer(k *cri.Container) {
-	p := s.podOf[string(k.SandboxID)]
-	if p == nil {
-		p = s.pod(string(k.Namespace), string(k.PodName))
-	}
-	p.bytes += k.Bytes
-	if k.State == runtime.ContainerState_CONTAINER_EXITED {
-		s.exited++
-	}
-}
-
-// weigh asks for a whole list and, when that is too large to get through, for
-// its parts of one state each.
-func weigh(what string, states map[int32]string, ask func(state *int32) (cri.List, error)) (listed, error) {
-	list, err := ask(nil)
-	size, limit, tooLarge := cri.TooLarge(err)
-	if !tooLarge {
-		return listed{what: what, bytes: uint64(list.Bytes), items: list.Items, counted: err == nil}, err
-	}
-	l := listed{what: what, bytes: size, limit: limit, counted: true}
-	l.refused = limit != cri.MaxReply // else it was sent, and only this check did not take it
-	for state := range states {
-		list, err := ask(&state)
-		if err != nil {
-			l.counted = false
-			continue
-		}
-		l.items += list.Items
-		if size == 0 { // a refusal without figures weighs what its parts weigh
-			l.bytes += uint64(list.Bytes)
-		}
-	}
-	return l, nil
 }
 
 // pod finds or makes the entry of a pod.
@@ -201,49 +133,150 @@ func (s *survey) pod(namespace, name string) *pod {
 	return s.pods[key]
 }
 
-func (s *survey) counted() bool { return s.sandboxes.counted && s.containers.counted }
-
-// counts tells what leaks.
-func (s *survey) counts() string {
-	if !s.counted() {
-		return fmt.Sprintf("%d containers and %d sandboxes could be listed, the rest is too large", s.containers.items, s.sandboxes.items)
+func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
+	client, err := cri.Connect(ctx, l.Host, c.endpoint)
+	if err != nil {
+		return plugin.Unknownf("cannot weigh the CRI lists: %s", cri.Reason(err))
 	}
-	return fmt.Sprintf("%d exited containers, %d NotReady sandboxes", s.exited, s.notReady)
+	defer client.Close()
+	s := newSurvey(client)
+	err = s.sandboxes.weigh(ctx)
+	if err == nil {
+		err = s.containers.weigh(ctx)
+	}
+	if err != nil && !s.sandboxes.refused { // which is the finding, whatever became of the other list
+		return plugin.Unknownf("cannot weigh the CRI lists: %s", cri.Reason(err))
+	}
+
+	worst := &s.containers
+	if s.sandboxes.refused && !worst.refused || s.sandboxes.refused == worst.refused && s.sandboxes.bytes > worst.bytes {
+		worst = &s.sandboxes
+	}
+	v := plugin.Verdict{Measurements: []plugin.Measurement{
+		{Name: "list_containers", Value: float64(s.containers.bytes), Limit: float64(c.limit), Unit: "bytes", Forecast: !worst.refused},
+		{Name: "list_pod_sandbox", Value: float64(s.sandboxes.bytes), Limit: float64(c.limit), Unit: "bytes", Forecast: !worst.refused},
+		{Name: "containers_exited", Value: float64(s.containers.deads), Unit: "containers"},
+		{Name: "sandboxes_not_ready", Value: float64(s.sandboxes.deads), Unit: "sandboxes"},
+	}}
+	size := plugin.FormatBytes(float64(worst.bytes))
+	if worst.refused {
+		v.Status = plugin.Problem
+		v.Message = fmt.Sprintf("runtime refuses %s: the reply is %s, over its gRPC limit", worst.what, size)
+		if worst.limit > 0 {
+			v.Message += " of " + plugin.FormatBytes(float64(worst.limit))
+		}
+	} else {
+		share := worst.bytes * 100 / c.limit
+		v.Message = fmt.Sprintf("%s reply is %s, %d percent of the gRPC limit %s", worst.what, size, share, plugin.FormatBytes(float64(c.limit)))
+		if share >= uint64(c.percent) {
+			v.Status = plugin.Problem
+		}
+	}
+	v.Message += "; " + s.containers.counts() + ", " + s.sandboxes.counts()
+	consumers := s.fill(ctx, l)
+	if v.Status == plugin.Problem {
+		v.Message += "; " + s.blame(consumers)
+		for _, c := range plugin.Culprits(consumers, 0, 10) {
+			v.Details = append(v.Details, told(c))
+		}
+		if client.Streams(ctx) {
+			v.Message += "; a kubelet that uses the runtime's streaming lists is safe"
+		}
+	}
+	return v
 }
 
-// heaviest names the owners of pods that hold most bytes of the lists.
-func (s *survey) heaviest() []string {
+// weigh asks for the whole list and, when that is refused, for its parts of one
+// state each. An error means that the runtime could not be asked.
+func (l *list) weigh(ctx context.Context) error {
+	whole, err := l.ask(ctx, question{}, l.count)
+	size, limit, tooLarge := cri.TooLarge(err)
+	l.bytes, l.limit = uint64(whole.Bytes), limit
+	if !tooLarge {
+		return err
+	}
+	l.refused = limit != cri.MaxReply // else it was sent, and only this check did not take it
+	l.large = map[int32]uint64{}
+	parts := uint64(0)
+	for state := range l.states {
+		part, err := l.ask(ctx, question{state: &state}, l.count)
+		bytes := uint64(part.Bytes)
+		if size, _, tooLarge := cri.TooLarge(err); tooLarge {
+			bytes = size
+			l.large[state] = size
+		}
+		parts += bytes
+	}
+	l.bytes = max(size, parts) // a refusal without figures weighs what its parts weigh
+	return nil
+}
+
+// count takes an entry of the list into the books.
+func (l *list) count(e entry) {
+	e.pod.bytes += e.bytes
+	if e.state == l.dead {
+		l.deads++
+	}
+}
+
+// counts tells what of the list leaks.
+func (l *list) counts() string {
+	if size, ok := l.large[l.dead]; ok {
+		return plugin.FormatBytes(float64(size)) + " of " + l.deadAre
+	}
+	return fmt.Sprintf("%d %s", l.deads, l.deadAre)
+}
+
+// blame tells what fills the lists: the owners of pods that hold a good part of
+// them, else that no owner does.
+func (s *survey) blame(consumers []plugin.Consumer) string {
+	total := float64(s.sandboxes.bytes + s.containers.bytes)
+	culprits := plugin.Culprits(consumers, total, 2)
+	if len(culprits) == 0 {
+		return fmt.Sprintf("many small ones: no owner of the %d pods holds 10 percent", len(s.pods))
+	}
+	var names []string
+	for _, c := range culprits {
+		names = append(names, told(c))
+	}
+	return "most: " + strings.Join(names, ", ")
+}
+
+func told(c plugin.Consumer) string { return c.Name + " " + plugin.FormatBytes(c.Amount) }
+
+// withoutPod are containers and sandboxes that kubelet did not make.
+const withoutPod = "containers without a pod"
+
+// heaviest are the owners of the pods that were seen in the lists, by what they hold.
+func (s *survey) heaviest() []plugin.Consumer {
 	type owner struct {
 		pods, bytes int
 		name        string
 	}
 	owners := map[string]*owner{}
 	for _, p := range s.pods {
-		prefix := p.namespace + "/" + ownerPrefix(p.name)
-		o := owners[prefix]
-		if o == nil {
-			o = &owner{name: p.namespace + "/" + p.name}
-			owners[prefix] = o
+		if p.bytes == 0 {
+			continue
 		}
-		o.pods++
-		o.bytes += p.bytes
+		name := ownerName(p.namespace, p.name)
+		if owners[name] == nil {
+			owners[name] = &owner{name: plugin.Safe(p.namespace+"/"+p.name, 70)}
+		}
+		owners[name].pods++
+		owners[name].bytes += p.bytes
 	}
-	prefixes := slices.SortedFunc(maps.Keys(owners), func(a, b string) int {
-		return cmp.Or(cmp.Compare(owners[b].bytes, owners[a].bytes), cmp.Compare(a, b))
-	})
-	var names []string
-	for _, prefix := range prefixes[:min(len(prefixes), 10)] {
-		o := owners[prefix]
-		name := plugin.Safe(o.name, 70)
+	var consumers []plugin.Consumer
+	for name, o := range owners {
 		switch {
-		case o.name == "/":
-			name = "containers without a pod"
-		case o.pods > 1:
-			name = fmt.Sprintf("%s-* (%d pods)", plugin.Safe(prefix, 60), o.pods)
+		case name == withoutPod:
+		case o.pods == 1:
+			name = o.name
+		default:
+			name = fmt.Sprintf("%s (%d pods)", name, o.pods)
 		}
-		names = append(names, name+" "+plugin.FormatBytes(float64(o.bytes)))
+		consumers = append(consumers, plugin.Consumer{Name: name, Amount: float64(o.bytes)})
 	}
-	return names
+	return consumers
 }
 
 // ownerPrefix is the name of what made the pod: without the random five

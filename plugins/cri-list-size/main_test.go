@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,11 +18,17 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"npd-plugins/internal/apart"
 	"npd-plugins/internal/host/hosttest"
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/plugin/plugintest"
 	"npd-plugins/test/lab"
 )
+
+func TestMain(m *testing.M) {
+	apart.Serve()
+	os.Exit(m.Run())
+}
 
 // fill lists pods of a Deployment that leaks: one sandbox and one container
 // each, of which some are dead.
@@ -80,7 +89,7 @@ func TestListSize(t *testing.T) {
 	sandboxBytes, containerBytes := fill(&fake, 100, 80)
 
 	v, _ := look(t, endpoint, &check{limit: 16 << 20, percent: 50})
-	plugintest.Want(t, v, plugin.OK, "ListContainers reply is ", "0 of 100 of the gRPC limit 16MiB; 80 exited containers, 80 NotReady sandboxes")
+	plugintest.Want(t, v, plugin.OK, "ListContainers reply is ", "0 percent of the gRPC limit 16MiB; 80 exited containers, 80 NotReady sandboxes")
 	if strings.Contains(v.Message, "most: ") {
 		t.Errorf("blames somebody although all is well: %s", v.Message)
 	}
@@ -95,10 +104,10 @@ func TestListSize(t *testing.T) {
 
 	limit := uint64(containerBytes) * 3 / 2
 	v, _ = look(t, endpoint, &check{limit: limit, percent: 50})
-	plugintest.Want(t, v, plugin.Problem, "66 of 100 of the gRPC limit "+plugin.FormatBytes(float64(limit)),
-		"; most: shop/crawler-* (100 pods) "+plugin.FormatBytes(float64(sandboxBytes+containerBytes-etcdBytes)), ", kube-system/etcd-node1 ")
-	if strings.Contains(v.Message, "stream") {
-		t.Errorf("speaks of streams that the runtime does not have: %s", v.Message)
+	plugintest.Want(t, v, plugin.Problem, "66 percent of the gRPC limit "+plugin.FormatBytes(float64(limit)),
+		"; most: shop/crawler-* (100 pods) "+plugin.FormatBytes(float64(sandboxBytes+containerBytes-etcdBytes)))
+	if strings.Contains(v.Message, "stream") || strings.Contains(v.Message, "etcd") {
+		t.Errorf("speaks of streams that the runtime does not have, or of a harmless pod: %s", v.Message)
 	}
 	v, _ = look(t, endpoint, &check{limit: limit, percent: 67})
 	plugintest.Want(t, v, plugin.OK)
@@ -112,13 +121,13 @@ func TestSandboxesOnly(t *testing.T) {
 	endpoint := fake.Serve(t)
 	fake.Set([]*runtime.PodSandbox{{Id: "a", Metadata: &runtime.PodSandboxMetadata{Name: "web-0", Namespace: "shop"}, State: runtime.PodSandboxState_SANDBOX_NOTREADY}}, nil)
 	v, _ := look(t, endpoint, &check{limit: 40, percent: 50})
-	plugintest.Want(t, v, plugin.Problem, "ListPodSandbox reply is 22B, 55 of 100 of the gRPC limit 40B; 0 exited containers, 1 NotReady sandboxes; most: shop/web-0 22B")
+	plugintest.Want(t, v, plugin.Problem, "ListPodSandbox reply is 22B, 55 percent of the gRPC limit 40B; 0 exited containers, 1 NotReady sandboxes; most: shop/web-0 22B")
 }
 
 // A runtime without containers is no reason for a word.
 func TestEmpty(t *testing.T) {
 	v, _ := look(t, new(lab.FakeCRI).Serve(t), &check{limit: 16 << 20, percent: 50})
-	plugintest.Want(t, v, plugin.OK, "ListContainers reply is 0B, 0 of 100 of the gRPC limit 16MiB; 0 exited containers, 0 NotReady sandboxes")
+	plugintest.Want(t, v, plugin.OK, "ListContainers reply is 0B, 0 percent of the gRPC limit 16MiB; 0 exited containers, 0 NotReady sandboxes")
 }
 
 // The runtime refuses the whole lists and still answers those of one state.
@@ -127,28 +136,100 @@ func TestRefused(t *testing.T) {
 	_, containerBytes := fill(&fake, 100, 50)
 	limit := containerBytes * 2 / 3
 	v, _ := look(t, fake.Serve(t, grpc.MaxSendMsgSize(limit)), &check{limit: 16 << 20, percent: 50})
-	plugintest.Want(t, v, plugin.Problem, "runtime refuses ListContainers: reply of "+plugin.FormatBytes(float64(containerBytes))+" over its gRPC limit "+plugin.FormatBytes(float64(limit)),
+	plugintest.Want(t, v, plugin.Problem, "runtime refuses ListContainers: the reply is "+plugin.FormatBytes(float64(containerBytes))+", over its gRPC limit of "+plugin.FormatBytes(float64(limit)),
 		"; 50 exited containers, 50 NotReady sandboxes; most: shop/crawler-* (100 pods) ")
 	if m := measurement(t, v, "list_containers"); m.Value != float64(containerBytes) || m.Forecast {
 		t.Errorf("%+v; want the bytes that were refused, without a forecast", m)
 	}
 }
 
-// Not even the lists of one state get through: what is known is of the last look.
-func TestAllRefused(t *testing.T) {
-	var fake lab.FakeCRI
-	endpoint := fake.Serve(t, grpc.MaxSendMsgSize(8192))
-	fill(&fake, 10, 10)
-	v, first := look(t, endpoint, &check{limit: 16 << 20, percent: 50})
-	plugintest.Want(t, v, plugin.OK)
+// harmless are pods that run beside those that leak.
+func harmless(pods int) (s []*runtime.PodSandbox) {
+	for i := range pods {
+		pod := lab.PodConfig(fmt.Sprintf("web%d-7d9c5b8f6d", i), i, 0)
+		s = append(s, lab.Sandbox(pod, 1<<24+i, runtime.PodSandboxState_SANDBOX_READY, 1))
+	}
+	return s
+}
 
-	fill(&fake, 500, 500)
-	second := first.Next()
-	c := &check{limit: 16 << 20, percent: 50, endpoint: strings.TrimPrefix(endpoint, "unix://")}
-	v = c.look(context.Background(), second)
-	plugintest.Want(t, v, plugin.Problem, "runtime refuses ListContainers", "over its gRPC limit 8KiB; 0 containers and 1 sandboxes could be listed, the rest is too large; most: shop/crawler-* (10 pods)")
-	v = c.look(context.Background(), second.Next())
-	plugintest.Want(t, v, plugin.Problem, "most: shop/crawler-* (10 pods)")
+// leak are sandboxes that stayed of that many pods.
+func leak(replicaSet string, pods int) (s []*runtime.PodSandbox) {
+	for i := range pods {
+		s = append(s, lab.Sandbox(lab.PodConfig(replicaSet, i, 0), i, runtime.PodSandboxState_SANDBOX_NOTREADY, 1))
+	}
+	return s
+}
+
+// randomIDs gives the sandboxes ids as runtimes do, the same at each run of the test.
+func randomIDs(sandboxes []*runtime.PodSandbox) []*runtime.PodSandbox {
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, s := range sandboxes {
+		s.Id = fmt.Sprintf("%016x%016x%016x%016x", random.Uint64(), random.Uint64(), random.Uint64(), random.Uint64())
+	}
+	return sandboxes
+}
+
+// withLogs is a host on which kubelet has the logs of these sandboxes' pods. The fake's socket is moved there.
+func withLogs(t *testing.T, fake *lab.FakeCRI, limit int, sandboxes []*runtime.PodSandbox) (look *plugin.Look, calls *atomic.Int32) {
+	t.Helper()
+	calls = new(atomic.Int32)
+	count := grpc.UnaryInterceptor(func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		calls.Add(1)
+		return handler(ctx, request)
+	})
+	root := lab.ShortDir(t)
+	tree := hosttest.Tree{"var/log/pods/": ""}
+	for _, s := range sandboxes {
+		tree[fmt.Sprintf("var/log/pods/%s_%s_%s/", s.Metadata.Namespace, s.Metadata.Name, s.Metadata.Uid)] = ""
+	}
+	tree.Write(t, root)
+	lab.ServeCRI(t, lab.Listen(t, root, "run/containerd/containerd.sock"), "v1", fake, grpc.MaxSendMsgSize(limit), count)
+	return plugintest.Look(t, hosttest.Open(t, root)), calls
+}
+
+// All was there before the first look, and not even the lists of one state get through. What fills them is named, and
+// no harmless pod is.
+func TestAllRefused(t *testing.T) {
+	const limit = 64 << 10
+	dead, elsewhere := leak("report-6b54c9d7f8", 400), leak("report-6b54c9d7f8", 400)
+	for _, s := range elsewhere {
+		s.Labels["io.kubernetes.pod.namespace"] = "batch"
+	}
+	tests := map[string]struct {
+		sandboxes, logs []*runtime.PodSandbox
+		want            []string
+	}{
+		"ids tell":                    {randomIDs(leak("report-6b54c9d7f8", 400)), nil, []string{"most: production/report-* about 2"}},
+		"logs tell":                   {dead, dead, []string{"most: production/report-* about 2"}},
+		"some have logs":              {dead, dead[:100], []string{"most: pods without logs in namespace production about 1", ", production/report-* about "}},
+		"only running pods have logs": {dead, harmless(3), []string{"most: pods without logs in namespace production about 2"}},
+		"nothing tells":               {dead, nil, []string{"most: pods without logs in namespace production about 2"}},
+		"not even the namespace":      {elsewhere, nil, []string{"most: what could not be listed in parts 2"}},
+		"two owners": {randomIDs(append(leak("report-6b54c9d7f8", 200), leak("import-6b54c9d7f8", 200)...)), nil,
+			[]string{"most: production/", "report-* about ", "import-* about "}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			var fake lab.FakeCRI
+			fake.Set(append(harmless(3), tt.sandboxes...), nil)
+			look, calls := withLogs(t, &fake, limit, tt.logs)
+			c := &check{limit: 16 << 20, percent: 50}
+			v := c.look(context.Background(), look)
+			plugintest.Want(t, v, plugin.Problem, append(tt.want, "runtime refuses ListPodSandbox: the reply is 2", "over its gRPC limit of 64KiB; 0 exited containers, 2", "KiB of NotReady sandboxes")...)
+			if strings.Contains(v.Message, "web") {
+				t.Errorf("blames a harmless pod: %s", v.Message)
+			}
+			t.Log(v.Message)
+			if n := calls.Swap(0); n > maxQuestions+10 {
+				t.Errorf("%d calls", n)
+			}
+			// What was found holds for a while.
+			plugintest.Want(t, c.look(context.Background(), look.Next()), plugin.Problem, tt.want...)
+			if n := calls.Load(); n > 10 {
+				t.Errorf("%d calls at the next look", n)
+			}
+		})
+	}
 }
 
 // A runtime with the streaming lists has no such limit, if kubelet uses them.
@@ -217,7 +298,7 @@ func (f *failing) ListContainers(ctx context.Context, r *runtime.ListContainersR
 func TestRefusedWithoutFigures(t *testing.T) {
 	v, _ := look(t, serve(t, &failing{containers: status.Error(codes.ResourceExhausted, "message larger than max")}), &check{limit: 1000, percent: 50})
 	v.Details = append(v.Details, "") // there is nobody to blame
-	plugintest.Want(t, v, plugin.Problem, "runtime refuses ListContainers: reply of 0B over its gRPC limit; 0 containers and 0 sandboxes could be listed")
+	plugintest.Want(t, v, plugin.Problem, "runtime refuses ListContainers: the reply is 0B, over its gRPC limit; 0B of exited containers, 0 NotReady sandboxes")
 }
 
 func TestUnknown(t *testing.T) {
@@ -272,15 +353,19 @@ func TestOwnerPrefix(t *testing.T) {
 	}
 }
 
-// Many owners: at most ten in the details, two in the message, largest first.
-func TestHeaviest(t *testing.T) {
-	s := survey{pods: map[string]*pod{}}
+// Who holds a tenth of the lists is named; nobody is when all are small.
+func TestBlame(t *testing.T) {
+	s := newSurvey(nil)
 	for i := range 15 {
 		s.pod("shop", fmt.Sprintf("app%c-0", 'a'+i)).bytes = 1000 + i
 	}
+	s.sandboxes.bytes = 15105
+	if got := s.blame(s.heaviest()); got != "many small ones: no owner of the 15 pods holds 10 percent" {
+		t.Error(got)
+	}
 	s.pod("shop", "appa-1").bytes = 5000
-	names := s.heaviest()
-	if len(names) != 10 || names[0] != "shop/appa-* (2 pods) 5.9KiB" || names[1] != "shop/appo-0 1014B" {
-		t.Errorf("%q", names)
+	s.containers.bytes = 5000
+	if got := s.blame(s.heaviest()); got != "most: shop/appa-* (2 pods) 5.9KiB" {
+		t.Error(got)
 	}
 }

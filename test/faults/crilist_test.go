@@ -1,10 +1,15 @@
 package faults
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"npd-plugins/internal/npd"
 	"npd-plugins/test/lab"
 )
 
@@ -54,10 +59,36 @@ func TestCRIListSize(t *testing.T) {
 	}
 	check.wantProblem(t, "refuses ListPodSandbox", "1MiB", "5 exited containers", "65 NotReady sandboxes", "production/report")
 	containerd.StopPods(t, leaked) // now those not ready are too many for a list of their own
-	check.wantProblem(t, "refuses ListPodSandbox", "10 sandboxes could be listed", "production/report")
+	check.wantProblem(t, "refuses ListPodSandbox", "5 exited containers", "of NotReady sandboxes; most: production/report-* about 1.")
+	atOnce := watch(t, "cri-list-size", "--limit", "1MiB", "--cri-endpoint", containerd.Endpoint)
+	atOnce.wantProblem(t, "refuses ListPodSandbox", "of NotReady sandboxes; most: production/report-* about 1.")
+	wantNamedDespiteHungLogs(t, containerd)
 
 	containerd.RemovePods(t, leaked)
 	check.wantOK(t)
+}
+
+// wantNamedDespiteHungLogs looks for the first time where kubelet's directory of logs is on a file system that does not
+// answer: the check names who fills the list all the same, and ends.
+func wantNamedDespiteHungLogs(t *testing.T, containerd *lab.Containerd) {
+	t.Helper()
+	root, socket := filepath.Split(strings.TrimPrefix(containerd.Endpoint, "unix://"))
+	logs := filepath.Join(root, "var/log/pods")
+	if err := os.MkdirAll(logs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	fuse := lab.StartFuse(t)
+	if err := unix.Mount(fuse.Dir, logs, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(logs, unix.MNT_DETACH)
+	fuse.Silence(t)
+	check := watch(t, "cri-list-size", "--limit", "1MiB", "--host-root", root, "--cri-endpoint", "/"+socket, "--log-level", "info")
+	result := check.look(t)
+	if result.Status != npd.NonOK || result.Hung || !strings.Contains(result.Message, "most: production/report-* about 1.") || !strings.Contains(result.Stderr, "the pods with logs are not known") {
+		t.Errorf("hung %v; want a Problem that names the owner, and a word on stderr:\n%s", result.Hung, result.Stderr)
+	}
+	fuse.Stop(t)
 }
 
 func runContainer(t *testing.T, containerd *lab.Containerd, sandbox string, pod *runtimeapi.PodSandboxConfig) {

@@ -1,11 +1,13 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -121,8 +123,9 @@ func (f *FakeCRI) ListPodSandbox(_ context.Context, req *runtimeapi.ListPodSandb
 	defer f.mu.Unlock()
 	filter := req.GetFilter()
 	var reply runtimeapi.ListPodSandboxResponse
+	id := wholeID(filter.GetId(), f.sandboxes)
 	for _, s := range f.sandboxes {
-		if filter.GetId() != "" && filter.GetId() != s.Id || filter.GetState() != nil && filter.GetState().State != s.State {
+		if id != "" && id != s.Id || !matches(s.Labels, filter.GetLabelSelector()) || filter.GetState() != nil && filter.GetState().State != s.State {
 			continue
 		}
 		reply.Items = append(reply.Items, s)
@@ -135,12 +138,39 @@ func (f *FakeCRI) ListContainers(_ context.Context, req *runtimeapi.ListContaine
 	defer f.mu.Unlock()
 	filter := req.GetFilter()
 	var reply runtimeapi.ListContainersResponse
+	id := wholeID(filter.GetId(), f.containers)
 	for _, c := range f.containers {
-		if filter.GetId() != "" && filter.GetId() != c.Id || filter.GetState() != nil && filter.GetState().State != c.State ||
+		if id != "" && id != c.Id || !matches(c.Labels, filter.GetLabelSelector()) || filter.GetState() != nil && filter.GetState().State != c.State ||
 			filter.GetPodSandboxId() != "" && filter.GetPodSandboxId() != c.PodSandboxId {
 			continue
 		}
 		reply.Containers = append(reply.Containers, c)
 	}
 	return &reply, nil
+}
+
+// wholeID finds the one id that begins so, as containerd and CRI-O do (truncindex).
+func wholeID[Item interface{ GetId() string }](beginning string, items []Item) string {
+	if beginning == "" {
+		return ""
+	}
+	whole := ""
+	for _, item := range items {
+		if strings.HasPrefix(item.GetId(), beginning) {
+			if whole != "" {
+				return beginning // of several, so that it is the id of none
+			}
+			whole = item.GetId()
+		}
+	}
+	return cmp.Or(whole, beginning)
+}
+
+func matches(labels, selector map[string]string) bool {
+	for name, value := range selector {
+		if labels[name] != value {
+			return false
+		}
+	}
+	return true
 }
