@@ -16,7 +16,7 @@ import (
 // ends with the test, which skips without the programs of Kubernetes.
 func StartControlPlane(t testing.TB) *Node {
 	t.Helper()
-	n := &Node{programs: Kubernetes(t), dir: t.TempDir()}
+	n := &Node{dir: t.TempDir()}
 	n.http = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // kube-apiserver signs its certificate itself
 	}}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -34,24 +35,47 @@ type Node struct {
 	Containerd *Containerd
 	// Kubelet is the host and port of kubelet, Certificate the file with what it has signed itself.
 	Kubelet, Certificate string
+	// Cgroup is kubelet's cgroupRoot, below which the pods' are.
+	Cgroup string
 
-	dir, programs, api string
-	config             string // of kubelet
-	http               *http.Client
-	kubelet            *daemon
+	dir, api  string
+	program   string // kubelet
+	hugePages int
+	config    string // of kubelet
+	http      *http.Client
+	kubelet   *daemon
+}
+
+// NodeConfig is what tests need of a node that differs from the lab's usual one.
+type NodeConfig struct {
+	// Kubelet is one of KubeletReleases, "" for that of EnvKubelet or else the newest.
+	Kubelet string
+	// Settings are more lines of kubelet's configuration (YAML).
+	Settings string
+	// Containerd differs likewise; its CNI plugin is the node's.
+	Containerd ContainerdConfig
+	// HugePages is how many huge pages of 2 MiB kubelet and what InNode starts see. The machine's stay as they are.
+	HugePages int
 }
 
 // adminToken makes its bearer a member of system:masters.
 const adminToken = "admin-of-the-lab"
 
-// StartNode starts a node, whose kubelet has these lines of configuration more (YAML), and waits until it is ready.
-// Everything ends with the test. The test skips without root, containerd, or the programs of Kubernetes.
+// StartNode starts the lab's usual node, whose kubelet has these lines of configuration more (YAML).
 func StartNode(t testing.TB, binaries, kubelet string) *Node {
+	t.Helper()
+	return StartNodeWith(t, binaries, NodeConfig{Settings: kubelet})
+}
+
+// StartNodeWith starts a node and waits until it is ready. Everything ends with the test. The test skips without root,
+// containerd, or the programs of Kubernetes.
+func StartNodeWith(t testing.TB, binaries string, config NodeConfig) *Node {
 	t.Helper()
 	NeedRoot(t)
 	NeedCommand(t, "unshare", "util-linux")
-	n := &Node{programs: Kubernetes(t), dir: ShortDir(t)}
-	n.Containerd = StartContainerd(t, binaries, ContainerdConfig{CNI: NewCNI(t)})
+	n := &Node{program: kubernetesProgram(t, "kubelet", config.Kubelet), hugePages: config.HugePages, dir: ShortDir(t)}
+	config.Containerd.CNI = NewCNI(t)
+	n.Containerd = StartContainerd(t, binaries, config.Containerd)
 	n.http = &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // kube-apiserver signs its certificate itself
 	}}
@@ -59,7 +83,8 @@ func StartNode(t testing.TB, binaries, kubelet string) *Node {
 	n.write(t, "kubeconfig", fmt.Sprintf(kubeconfig, n.api, adminToken))
 	n.Kubelet, n.Certificate = freeAddress(t), filepath.Join(n.dir, "pki/kubelet.crt")
 	_, port, _ := net.SplitHostPort(n.Kubelet)
-	n.config = fmt.Sprintf(kubeletConfig, n.Containerd.Endpoint, n.dir, port, NewCgroup(t, "node").Path)
+	n.Cgroup = NewCgroup(t, "node").Path
+	n.config = fmt.Sprintf(kubeletConfig, n.Containerd.Endpoint, n.dir, port, n.Cgroup)
 	for _, dir := range []string{"kubelet", "podlogs"} {
 		if err := os.Mkdir(filepath.Join(n.dir, dir), 0o755); err != nil {
 			t.Fatal(err)
@@ -70,7 +95,7 @@ func StartNode(t testing.TB, binaries, kubelet string) *Node {
 		n.removePods(t)
 		unmountBelow(t, n.dir)
 	})
-	n.StartKubelet(t, kubelet)
+	n.StartKubelet(t, config.Settings)
 	Eventually(t, time.Minute, "the node is ready", func() bool { return n.Condition(t, "Ready") == "True" })
 	return n
 }
@@ -105,7 +130,7 @@ resolvConf: ""
 func (n *Node) startControlPlane(t testing.TB) {
 	t.Helper()
 	client, peer, secure := "http://"+freeAddress(t), "http://"+freeAddress(t), freeAddress(t)
-	start(t, n.dir, "etcd", n.program("etcd"), "--data-dir="+n.dir+"/etcd-data", "--unsafe-no-fsync", "--log-level=warn",
+	start(t, n.dir, "etcd", kubernetesProgram(t, "etcd", ""), "--data-dir="+n.dir+"/etcd-data", "--unsafe-no-fsync", "--log-level=warn",
 		"--listen-client-urls="+client, "--advertise-client-urls="+client,
 		"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -115,7 +140,7 @@ func (n *Node) startControlPlane(t testing.TB) {
 	n.write(t, "accounts.key", string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})))
 	n.write(t, "tokens.csv", adminToken+`,admin,admin,"system:masters"`+"\n")
 	_, port, _ := net.SplitHostPort(secure)
-	start(t, n.dir, "kube-apiserver", n.program("kube-apiserver"), "--etcd-servers="+client, "--bind-address=127.0.0.1", "--secure-port="+port,
+	start(t, n.dir, "kube-apiserver", kubernetesProgram(t, "kube-apiserver", ""), "--etcd-servers="+client, "--bind-address=127.0.0.1", "--secure-port="+port,
 		"--cert-dir="+n.dir+"/apiserver", "--service-account-issuer=https://lab", "--service-account-key-file="+n.dir+"/accounts.key",
 		"--service-account-signing-key-file="+n.dir+"/accounts.key", "--token-auth-file="+n.dir+"/tokens.csv", "--authorization-mode=RBAC",
 		"--service-cluster-ip-range=10.214.0.0/24", "--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none", "--allow-privileged=true")
@@ -126,8 +151,6 @@ func (n *Node) startControlPlane(t testing.TB) {
 	})
 }
 
-func (n *Node) program(name string) string { return filepath.Join(n.programs, name) }
-
 func (n *Node) write(t testing.TB, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(n.dir, name), []byte(content), 0o600); err != nil {
@@ -137,9 +160,20 @@ func (n *Node) write(t testing.TB, name, content string) {
 
 // withSysctls starts a program for which these sysctls have the values that kubelet writes at each start: they are the
 // machine's. The mounts of pods go on to be seen by the runtime.
+//
+// Likewise it sees that many huge pages of 2 MiB, when there are to be any: in the tables of the kernel they belong to the
+// machine.
 const withSysctls = `set -e
 mount --make-private /proc
-dir=$1; shift
+dir=$1; pages=$2; shift 2
+if [ $pages -gt 0 ]; then
+  mount --make-private /sys
+  mkdir -p $dir/hugepages/hugepages-2048kB
+  echo $pages >$dir/hugepages/hugepages-2048kB/nr_hugepages
+  mount --bind $dir/hugepages /sys/kernel/mm/hugepages
+  sed "s/^Hugetlb:.*/Hugetlb: $((pages * 2048)) kB/" /proc/meminfo >$dir/meminfo
+  mount --bind $dir/meminfo /proc/meminfo
+fi
 for sysctl in vm/overcommit_memory=1 kernel/panic=10 kernel/panic_on_oops=1; do
   file=$dir/$(basename ${sysctl%=*})
   echo ${sysctl#*=} >$file
@@ -152,8 +186,8 @@ exec "$@"`
 func (n *Node) StartKubelet(t testing.TB, more string) {
 	t.Helper()
 	n.write(t, "kubelet.yaml", n.config+more)
-	n.kubelet = start(t, n.dir, "kubelet", "unshare", "--mount", "--propagation=unchanged", "sh", "-c", withSysctls, "sh", n.dir,
-		n.program("kubelet"), "--config="+n.dir+"/kubelet.yaml", "--kubeconfig="+n.dir+"/kubeconfig", "--root-dir="+n.dir+"/kubelet",
+	n.kubelet = start(t, n.dir, "kubelet", "unshare", "--mount", "--propagation=unchanged", "sh", "-c", withSysctls, "sh", n.dir, strconv.Itoa(n.hugePages),
+		n.program, "--config="+n.dir+"/kubelet.yaml", "--kubeconfig="+n.dir+"/kubeconfig", "--root-dir="+n.dir+"/kubelet",
 		"--cert-dir="+n.dir+"/pki", "--hostname-override="+NodeName, "-v=2")
 	Eventually(t, time.Minute, "kubelet serves", func() bool {
 		connection, err := net.Dial("tcp", n.Kubelet)
@@ -166,6 +200,21 @@ func (n *Node) StartKubelet(t testing.TB, more string) {
 
 // StopKubelet ends kubelet. Its pods go on.
 func (n *Node) StopKubelet() { n.kubelet.stop() }
+
+// InNode is the command line that executes a program where it sees what kubelet sees.
+func (n *Node) InNode(command ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"--target", strconv.Itoa(n.KubeletPID()), "--mount", "--"}, command...)...)
+}
+
+// KubeletLog is what kubelet has logged so far.
+func (n *Node) KubeletLog(t testing.TB) string {
+	t.Helper()
+	said, err := os.ReadFile(filepath.Join(n.dir, "kubelet.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(said)
+}
 
 // KubeletPID is the process of kubelet.
 func (n *Node) KubeletPID() int { return n.kubelet.cmd.Process.Pid }
@@ -289,6 +338,20 @@ func (n *Node) Condition(t testing.TB, name string) string {
 		}
 	}
 	return ""
+}
+
+// KubeletVersion is the version that kubelet has told kube-apiserver, such as v1.37.2.
+func (n *Node) KubeletVersion(t testing.TB) string {
+	t.Helper()
+	var node struct {
+		Status struct {
+			NodeInfo struct{ KubeletVersion string }
+		}
+	}
+	if err := json.Unmarshal(n.Call(t, http.MethodGet, "/api/v1/nodes/"+NodeName, nil), &node); err != nil {
+		t.Fatal(err)
+	}
+	return node.Status.NodeInfo.KubeletVersion
 }
 
 // CreatePod makes a pod of one container that sleeps, in the namespace default and on the host's network.
