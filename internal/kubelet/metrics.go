@@ -154,3 +154,17 @@ func quoted(s string) (value, rest string, err error) {
 	}
 	return "", "", errors.New("a label without end")
 }
+
+// BuildInfo is the series whose labels have kubelet's version
+// (k8s.io/component-base/metrics/version.go, 1.14 and later).
+const BuildInfo = "kubernetes_build_info"
+
+// SinceMinor says whether a sample of BuildInfo is of Kubernetes 1.minor or
+// later. Builds of vendors have more behind that: v1.37.2-gke.100, v1.37.2+k3s1.
+func SinceMinor(s Sample, minor int) bool {
+	var major, found int
+	if _, err := fmt.Sscanf(s.Labels["git_version"], "v%d.%d.", &major, &found); err != nil {
+		return false
+	}
+	return major > 1 || major == 1 && found >= minor
+}

@@ -36,7 +36,7 @@ func main() {
 			"the service account's token and ca.crt, /var/lib/kubelet/pki/kubelet.crt"},
 		Needs: "NODE_IP (status.hostIP) and NODE_NAME in the environment, a service account that may get nodes/metrics (deploy/rbac.yaml); " +
 			"for a kubelet that signs its own certificate /var/lib/kubelet/pki/kubelet.crt below --host-root",
-		LookAlikes: "one slow relist; a kubelet that has just started; a clock that was set; kubelet with the feature gate EventedPLEG, which relists every 5 minutes",
+		LookAlikes: "one slow relist; a kubelet that has just started; a clock that was set; a kubelet before 1.37 with the feature gate EventedPLEG, which relists every 5 minutes",
 		Example:    "--host-root=/host --age=1m",
 		For:        1,
 		Timeout:    15 * time.Second,

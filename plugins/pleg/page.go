@@ -29,7 +29,7 @@ const (
 	processStart     = "process_start_time_seconds"
 )
 
-var series = []string{lastSeen, relistBucket, relistSum, relistCount, operationSum, operationCount, operationErrors, eventedConnected, eventedFailed, processStart}
+var series = []string{lastSeen, relistBucket, relistSum, relistCount, operationSum, operationCount, operationErrors, eventedConnected, eventedFailed, processStart, kubelet.BuildInfo}
 
 // relistOperations are the runtime's operations that a relist waits for.
 var relistOperations = []string{"list_podsandbox", "list_containers", "podsandbox_status", "container_status"}
@@ -40,12 +40,17 @@ type page struct {
 	Started  *float64 `json:",omitempty"` // seconds since 1970
 	// Evented counts the connections of Evented PLEG, made and failed: above zero
 	// the feature gate is on.
-	Evented    float64
-	Relists    histogram
-	Operations map[string]operation
+	Evented float64
+	// AlwaysRelists is for a kubelet of 1.37 or later. Its Evented PLEG only asks
+	// for relists between those that come every second, gate or no gate
+	// (pkg/kubelet/pleg/evented.go).
+	AlwaysRelists bool
+	Relists       histogram
+	Operations    map[string]operation
 }
 
-func (p *page) evented() bool { return p.Evented > 0 }
+// evented says whether kubelet relists rarely, and its numbers say nothing.
+func (p *page) evented() bool { return p.Evented > 0 && !p.AlwaysRelists }
 
 type operation struct {
 	Count, Seconds, Errors float64
@@ -76,6 +81,8 @@ func (p *page) add(s kubelet.Sample) error {
 		p.Started = &s.Value
 	case eventedConnected, eventedFailed:
 		p.Evented += s.Value
+	case kubelet.BuildInfo:
+		p.AlwaysRelists = kubelet.SinceMinor(s, 37)
 	case relistSum:
 		p.Relists.Sum = s.Value
 	case relistCount:
