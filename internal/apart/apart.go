@@ -47,6 +47,7 @@ const (
 	// What the process apart is called, in /proc/PID/comm too, says what it is asked.
 	statfsName  = "npd-statfs"
 	readdirName = "npd-readdir"
+	largestName = "npd-largest"
 
 	executable = "/proc/self/exe"
 	answerFile = 3 // descriptor; the lock comes after it
@@ -63,7 +64,7 @@ const (
 // Serve is the process apart: it answers and exits. In every other process it
 // returns at once. It comes first in main.
 func Serve() {
-	serve := map[string]func(w io.Writer, hostRoot string, args []string){statfsName: serveStatfs, readdirName: serveNames}[os.Args[0]]
+	serve := map[string]func(w io.Writer, hostRoot string, args []string){statfsName: serveStatfs, readdirName: serveNames, largestName: serveLargest}[os.Args[0]]
 	if serve == nil || len(os.Args) < 2 {
 		return
 	}

@@ -179,3 +179,37 @@ func TestReadNames(t *testing.T) {
 		t.Errorf("of a file: %v", err)
 	}
 }
+
+func TestLargest(t *testing.T) {
+	h := hosttest.Tree{
+		"var/log/app/old/big":   strings.Repeat("x", 3<<20),
+		"var/log/other":         strings.Repeat("x", 64<<10),
+		"var/lib/kubelet/pods/": "", "var/lib/kubelet/pods/uid/data": strings.Repeat("x", 5<<20),
+		"home/link": "-> /var/lib/kubelet/pods/uid",
+	}.Open(t)
+	for i := range 200 {
+		hosttest.Tree{fmt.Sprintf("var/spool/%d", i): ""}.Write(t, h.Path("/"))
+	}
+	var stat unix.Stat_t
+	if err := unix.Stat(h.Path("/"), &stat); err != nil {
+		t.Fatal(err)
+	}
+	tree := Tree{Starts: []string{"/", "/var", "/absent", "/proc"}, Device: stat.Dev, Skip: []string{"/var/lib/kubelet/pods"}}
+	got, err := Largest(soon(t), h, tree)
+	if err != nil || len(got) < 2 || got[0].Path != "/var/log/app" || got[0].Bytes < 3<<20 || got[0].Bytes > 4<<20 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	spool := func(d Directory) bool { return d.Path == "/var/spool" && d.Inodes == 200 }
+	if !slices.ContainsFunc(got, spool) {
+		t.Errorf("no directory with 200 inodes: %+v", got)
+	}
+	for _, d := range got {
+		if strings.HasPrefix(d.Path, "/var/lib/kubelet/pods") {
+			t.Errorf("looked into what it should leave out: %+v", d)
+		}
+	}
+	tree.Device++
+	if got, err := Largest(soon(t), h, tree); err != nil || len(got) != 0 {
+		t.Errorf("on another file system: %+v, %v", got, err)
+	}
+}
