@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
-
 	"npd-plugins/internal/cgroup"
 	"npd-plugins/internal/cri"
 	"npd-plugins/internal/plugin"
@@ -30,15 +28,17 @@ func main() {
 		Name:      "runc-init",
 		Condition: "RuncInitStuck",
 		Purpose: "A container hangs in \"runc init\" after it was created and before it runs; its pod stays in ContainerCreating, and kubelet's retries pile up behind it.\n" +
-			"Looks for processes named runc:[2:INIT], and containers that the runtime lists as created, that are older than --age.",
-		Reads:      []string{"/proc/*/stat", "/proc/PID/{wchan,cgroup} of a stuck process", "the CRI socket: ListContainers of state CREATED", "/var/log/pods (names of pods)"},
+			"Looks for processes named runc:[2:INIT], and containers that the runtime lists as created, that are older than --age. kubelet gives up a start after\n" +
+			"2 minutes and tries again: attempts in a row count as one, and between two of them the Problem stays.",
+		Reads: []string{"/proc/*/stat", "/proc/PID/{wchan,cgroup} of a stuck process", "the CRI socket: ListContainers of state CREATED; the containers of a pod that does not start, and ContainerStatus",
+			"/var/log/pods (names of pods)"},
 		Needs:      "the host's /proc and the directory of the CRI socket below --host-root, without hostPID; CAP_SYS_PTRACE to tell what the process waits for",
-		LookAlikes: "a container that was created less than --age ago; a frozen one",
-		Example:    "--host-root=/host --age=2m",
+		LookAlikes: "a container that was created less than --age ago; a frozen one; a process in a running container that calls itself runc:[2:INIT]; a container that starts and crashes",
+		Example:    "--host-root=/host --age=45s",
 		For:        1,
 		Timeout:    20 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
-			plugin.DurationVar(fs, &c.age, "age", 2*time.Minute, "Problem when a container has not started for this `duration`")
+			plugin.DurationVar(fs, &c.age, "age", 45*time.Second, "Problem when a container has not started for this `duration`; kubelet's limit is 2m (runtimeRequestTimeout)")
 			cri.EndpointVar(fs, &c.endpoint)
 		},
 		Look: c.look,
@@ -52,6 +52,9 @@ type stuck struct {
 	age     time.Duration
 	process string // of runc init, "" when there is none
 	waits   string // wait channel of the process, "" when it cannot be read
+	cgroups string // of the process
+	tries   int    // attempts to start it, when there were several
+	over    bool   // kubelet has given up the last of them, and makes the next later
 }
 
 func (s stuck) frozen() bool { return inFreezer(s.waits) }
@@ -61,11 +64,15 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	if err != nil {
 		return plugin.Unknownf("cannot look for runc init: %v", err)
 	}
-	created, criErr := c.created(ctx, l)
-	if criErr != nil && !slices.ContainsFunc(found, func(s stuck) bool { return !s.frozen() }) {
+	var m memory
+	l.Recall(&m)
+	found, criErr := c.askRuntime(ctx, l, found, &m)
+	found = slices.DeleteFunc(found, stuck.frozen)
+	if criErr == nil {
+		l.Remember(m)
+	} else if len(found) == 0 {
 		return plugin.Unknownf("no runc init is stuck, but created containers are not known: %s", cri.Reason(criErr))
 	}
-	found = slices.DeleteFunc(merge(found, created), stuck.frozen)
 
 	v := plugin.Verdict{Measurements: []plugin.Measurement{{Name: "containers_stuck", Value: float64(len(found)), Unit: "containers"}}}
 	if len(found) == 0 {
@@ -73,14 +80,11 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 		return v
 	}
 	v.Status = plugin.Problem
-	oldest := found[0]
-	for _, s := range found {
-		if s.age > oldest.age {
-			oldest = s
-		}
+	slices.SortStableFunc(found, func(a, b stuck) int { return cmp.Compare(b.age, a.age) })
+	for _, s := range found[:min(len(found), 10)] {
 		v.Details = append(v.Details, s.String())
 	}
-	v.Details = v.Details[:min(len(v.Details), 10)]
+	oldest := found[0]
 	v.Message = fmt.Sprintf("a container does not start; %s", oldest)
 	if len(found) > 1 {
 		v.Message = fmt.Sprintf("%d containers do not start; oldest: %s", len(found), oldest)
@@ -96,7 +100,15 @@ func (s stuck) String() string {
 	if s.id != "" {
 		text = strings.TrimSpace(text + " container " + s.id[:min(len(s.id), 12)])
 	}
-	text = strings.TrimSpace(text + " created " + s.age.Round(time.Second).String() + " ago")
+	age := s.age.Round(time.Second).String()
+	switch {
+	case s.tries > 1:
+		text += fmt.Sprintf(" not started %d times in %s", s.tries, age)
+	case s.over:
+		text += " not started for " + age
+	default:
+		text = strings.TrimSpace(text + " created " + age + " ago")
+	}
 	if s.process != "" {
 		text += ", " + s.process
 	}
@@ -138,41 +150,21 @@ func (c *check) processes(l *plugin.Look) ([]stuck, error) {
 		owner := cgroup.OwnerOfProcess(file)
 		found = append(found, stuck{
 			owner: l.Owner(cgroup.Owner{PodUID: owner.PodUID}), id: owner.Container, age: s.Age(uptime),
-			process: fmt.Sprintf("%s (pid %d)", initComm, s.PID), waits: plugin.Safe(p.WaitChannel(), 40)})
+			process: fmt.Sprintf("%s (pid %d)", initComm, s.PID), waits: plugin.Safe(p.WaitChannel(), 40), cgroups: string(file)})
 		return true
 	})
 	return found, err
 }
 
-// created finds the containers that the runtime has listed as created for
-// longer than the age.
-func (c *check) created(ctx context.Context, l *plugin.Look) ([]stuck, error) {
-	client, err := cri.Connect(ctx, l.Host, c.endpoint)
-	if err != nil {
-		return nil, err
-	}
-	defer client.Close()
-	var found []stuck
-	filter := &runtime.ContainerFilter{State: &runtime.ContainerStateValue{State: runtime.ContainerState_CONTAINER_CREATED}}
-	_, err = client.Containers(ctx, filter, func(k *cri.Container) {
-		age := l.Now.Sub(k.CreatedAt)
-		if k.State != runtime.ContainerState_CONTAINER_CREATED || k.CreatedAt.IsZero() || age < c.age {
-			return
-		}
-		found = append(found, stuck{owner: k.Pod(), id: plugin.Safe(string(k.ID), 64), age: age})
-	})
-	return found, err
-}
-
 // merge joins what the process and the runtime tell of the same container. The
-// runtime knows the pod's name, the process what it waits for.
+// runtime knows the pod's name and the attempts, the process what it waits for.
 func merge(processes, containers []stuck) []stuck {
 	all := processes
 next:
 	for _, k := range containers {
 		for i := range processes {
-			if processes[i].id == k.id {
-				processes[i].owner = cmp.Or(k.owner, processes[i].owner)
+			if p := &processes[i]; p.id == k.id {
+				p.owner, p.tries, p.age = cmp.Or(k.owner, p.owner), k.tries, max(p.age, k.age)
 				continue next
 			}
 		}

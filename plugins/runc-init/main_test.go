@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,12 +93,18 @@ func TestRuncInit(t *testing.T) {
 		{"only the runtime tells", node(), []*runtime.Container{created(id, 150*time.Second)}, plugin.Problem,
 			[]string{"a container does not start; pod shop/cart-0 container 3f8a1c5e7d9b created 2m30s ago"}},
 		{"both tell", add(node(), 700, 'S', 300, id, "pipe_write"), []*runtime.Container{created(id, 301*time.Second)}, plugin.Problem,
-			[]string{"a container does not start; pod shop/cart-0 container 3f8a1c5e7d9b created 5m0s ago, runc:[2:INIT] (pid 700) waits in pipe_write"}},
+			[]string{"a container does not start; pod shop/cart-0 container 3f8a1c5e7d9b created 5m1s ago, runc:[2:INIT] (pid 700) waits in pipe_write"}},
 		{"both tell, the runtime without a name", add(node(), 700, 'S', 300, id, "pipe_write"),
 			[]*runtime.Container{{Id: id, State: runtime.ContainerState_CONTAINER_CREATED, CreatedAt: plugintest.Now.Add(-time.Hour).UnixNano()}}, plugin.Problem,
 			[]string{"a container does not start; pod shop/cart-0 container 3f8a1c5e7d9b"}},
 		{"two, the oldest is told", add(node(), 700, 'S', 300, id, "pipe_write"), []*runtime.Container{created(other, 400*time.Second)}, plugin.Problem,
 			[]string{"2 containers do not start; oldest: pod shop/cart-0 container aaaabbbbcccc created 6m40s ago"}},
+		{"a process that calls itself so in a running container", add(node(), 700, 'S', 300, id, "futex_wait_queue"),
+			[]*runtime.Container{{Id: id, State: runtime.ContainerState_CONTAINER_RUNNING, CreatedAt: 1}}, plugin.OK, nil},
+		{"in a cgroup of its making below that of a running container", add(node(), 700, 'S', 300, id+"/"+other, "futex_wait_queue"),
+			[]*runtime.Container{{Id: id, State: runtime.ContainerState_CONTAINER_RUNNING, CreatedAt: 1}}, plugin.OK, nil},
+		{"beside a running container", add(node(), 700, 'S', 300, id, "pipe_write"),
+			[]*runtime.Container{{Id: other, State: runtime.ContainerState_CONTAINER_RUNNING, CreatedAt: 1}}, plugin.Problem, []string{"waits in pipe_write"}},
 		{"running", node(), []*runtime.Container{{Id: id, State: runtime.ContainerState_CONTAINER_RUNNING, CreatedAt: 1}}, plugin.OK, nil},
 		{"created, since when is not told", node(), []*runtime.Container{{Id: id, State: runtime.ContainerState_CONTAINER_CREATED}}, plugin.OK, nil},
 	}
@@ -107,6 +114,109 @@ func TestRuncInit(t *testing.T) {
 			fake.Set(nil, tt.containers)
 			plugintest.Want(t, look(open(t, tt.tree, &fake)), tt.status, tt.words...)
 		})
+	}
+}
+
+// runtimeOfPods lists containers by kubelet's label too, and says when they started.
+type runtimeOfPods struct {
+	lab.FakeCRI
+	started map[string]int64 // by id
+}
+
+func (f *runtimeOfPods) ListContainers(ctx context.Context, request *runtime.ListContainersRequest) (*runtime.ListContainersResponse, error) {
+	reply, err := f.FakeCRI.ListContainers(ctx, request)
+	wanted := request.GetFilter().GetLabelSelector()
+	reply.Containers = slices.DeleteFunc(reply.Containers, func(k *runtime.Container) bool {
+		for name, value := range wanted {
+			if k.Labels[name] != value {
+				return true
+			}
+		}
+		return false
+	})
+	return reply, err
+}
+
+func (f *runtimeOfPods) ContainerStatus(_ context.Context, request *runtime.ContainerStatusRequest) (*runtime.ContainerStatusResponse, error) {
+	return &runtime.ContainerStatusResponse{Status: &runtime.ContainerStatus{Id: request.ContainerId, StartedAt: f.started[request.ContainerId]}}, nil
+}
+
+// kubelet gives up a start after two minutes and tries again after a pause, each time with a container of another id.
+func TestAttempts(t *testing.T) {
+	var fake runtimeOfPods
+	l := open(t, node(), &fake)
+	start := l.Now
+	list := func(container string, state runtime.ContainerState, at time.Duration) {
+		k := created(container, 0)
+		k.State, k.CreatedAt, k.Metadata = state, start.Add(at).UnixNano(), &runtime.ContainerMetadata{Name: "app"}
+		k.Labels["io.kubernetes.pod.uid"] = uid
+		fake.Set(nil, []*runtime.Container{k})
+	}
+	sees := func(at time.Duration, status plugin.Status, words ...string) {
+		t.Helper()
+		l.Now = start.Add(at)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		plugintest.Want(t, (&check{age: 45 * time.Second}).look(ctx, l), status, words...)
+		l = l.Next()
+	}
+	const createdState, exited, running = runtime.ContainerState_CONTAINER_CREATED, runtime.ContainerState_CONTAINER_EXITED, runtime.ContainerState_CONTAINER_RUNNING
+	list(id, createdState, 0)
+	sees(30*time.Second, plugin.OK)
+	sees(90*time.Second, plugin.Problem, "pod shop/cart-0 container 3f8a1c5e7d9b created 1m30s ago")
+	list(id, exited, 0) // kubelet has given up
+	sees(150*time.Second, plugin.Problem, "a container does not start; pod shop/cart-0 container 3f8a1c5e7d9b not started for 2m30s")
+	list(other, createdState, 160*time.Second)
+	sees(171*time.Second, plugin.Problem, "container aaaabbbbcccc not started 2 times in 2m51s")
+	list(other, exited, 160*time.Second)
+	sees(300*time.Second, plugin.Problem, "not started 2 times in 5m0s")
+	list(id, running, 310*time.Second)
+	fake.started = map[string]int64{id: 1}
+	sees(330*time.Second, plugin.OK)
+
+	// Attempts that are each shorter than the age count together.
+	list(other, createdState, 400*time.Second)
+	sees(415*time.Second, plugin.OK)
+	list(other, exited, 400*time.Second)
+	sees(435*time.Second, plugin.OK)
+	list(id+"1", createdState, 440*time.Second)
+	sees(455*time.Second, plugin.Problem, "not started 2 times in 55s")
+	// It starts and crashes: that is another story.
+	list(id+"1", exited, 440*time.Second)
+	fake.started[id+"1"] = 1
+	sees(475*time.Second, plugin.OK)
+
+	// The pod is deleted.
+	list(other, createdState, 500*time.Second)
+	sees(560*time.Second, plugin.Problem)
+	fake.Set(nil, nil)
+	sees(590*time.Second, plugin.OK)
+
+	// Nobody tries again.
+	list(other, createdState, 600*time.Second)
+	sees(660*time.Second, plugin.Problem)
+	list(other, exited, 600*time.Second)
+	sees(660*time.Second+paused, plugin.Problem)
+	sees(661*time.Second+paused, plugin.OK)
+}
+
+// More containers than are remembered are told all the same, once they are old enough.
+func TestManyAttempts(t *testing.T) {
+	var fake runtimeOfPods
+	var many []*runtime.Container
+	for i := range maxAttempts + 10 {
+		k := created(fmt.Sprintf("%064d", i), time.Minute)
+		k.Metadata = &runtime.ContainerMetadata{Name: "app"}
+		k.Labels["io.kubernetes.pod.uid"] = fmt.Sprint(i)
+		many = append(many, k)
+	}
+	fake.Set(nil, many)
+	l := open(t, node(), &fake)
+	v := (&check{age: 45 * time.Second}).look(t.Context(), l)
+	plugintest.Want(t, v, plugin.Problem, fmt.Sprintf("%d containers do not start", maxAttempts+10))
+	var m memory
+	if l = l.Next(); !l.Recall(&m) || len(m) != maxAttempts {
+		t.Errorf("%d are remembered", len(m))
 	}
 }
 
