@@ -16,18 +16,31 @@ import (
 // IsV2 says whether a Hierarchy is that of cgroup v2.
 func IsV2(hierarchy string) bool { return hierarchy == mount }
 
-// IsRoot says whether a hierarchy shows all cgroups of the kernel. A container
-// often sees only its own cgroup there and those below. The kernel gives the
-// root, and no other cgroup, a release_agent (v1), and every cgroup but the
-// root a cgroup.events (v2).
-func IsRoot(h *host.Root, hierarchy string) bool {
+// NeedRoot is an error with the mend unless the hierarchy shows all cgroups of
+// the kernel. A container often sees only its own cgroup there and those below.
+// The kernel gives the root, and no other cgroup, a release_agent (v1), and every
+// cgroup but the root a cgroup.events (v2).
+func NeedRoot(h *host.Root, hierarchy string) error {
 	if IsV2(hierarchy) {
-		_, err := h.Stat(hierarchy + "/cgroup.events")
-		return errors.Is(err, fs.ErrNotExist)
+		if _, err := h.Stat(hierarchy + "/cgroup.events"); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	} else if _, err := h.Stat(hierarchy + "/release_agent"); err == nil {
+		return nil
 	}
-	_, err := h.Stat(hierarchy + "/release_agent")
-	return err == nil
+	const nested = "the node itself is a container (kind, LXC) with a cgroup namespace"
+	switch namespace, err := h.Readlink("/proc/1/ns/cgroup"); {
+	case err != nil: // it takes CAP_SYS_PTRACE, and Linux 4.6
+		return fmt.Errorf("%s shows the cgroups of a container only: mount the host's /sys/fs/cgroup there; if %s, start it with that of its host", h.Path(hierarchy), nested)
+	case namespace != initialNamespace:
+		return fmt.Errorf("%s, which hides the kernel's root cgroup; no mount helps: start the node with the cgroup namespace of its host (docker: --cgroupns=host), or leave this check out", nested)
+	}
+	return fmt.Errorf("%s shows the cgroups of a container only: mount the host's /sys/fs/cgroup there", h.Path(hierarchy))
 }
+
+// initialNamespace is what /proc/PID/ns/cgroup of a process in no container
+// links to: CGROUP_NS_INIT_INO of include/uapi/linux/nsfs.h.
+const initialNamespace = "cgroup:[4026531835]"
 
 // CountTo counts the cgroups of a hierarchy of cgroup v1, its root among them,
 // and stops when there are enough.

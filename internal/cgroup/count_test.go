@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,21 +15,37 @@ import (
 	"npd-plugins/internal/host/hosttest"
 )
 
-func TestIsRoot(t *testing.T) {
+func TestNeedRoot(t *testing.T) {
+	const v1, v2 = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
+	ofContainer := hosttest.Tree{"sys/fs/cgroup/cgroup.controllers": "memory\n", "sys/fs/cgroup/cgroup.events": "populated 1\nfrozen 0\n"}
+	with := func(namespace string) hosttest.Tree {
+		tree := maps.Clone(ofContainer)
+		tree["proc/1/ns/cgroup"] = "-> " + namespace
+		return tree
+	}
 	for _, tt := range []struct {
-		name string
-		tree hosttest.Tree
-		dir  string
-		want bool
+		name  string
+		tree  hosttest.Tree
+		dir   string
+		words []string // of the error, none for no error
 	}{
-		{"v1", hosttest.Tree{"sys/fs/cgroup/memory/cgroup.procs": "", "sys/fs/cgroup/memory/release_agent": "\n"}, "/sys/fs/cgroup/memory", true},
-		{"v1, of a container", hosttest.Tree{"sys/fs/cgroup/memory/cgroup.procs": ""}, "/sys/fs/cgroup/memory", false},
-		{"v2", hosttest.Tree{"sys/fs/cgroup/cgroup.controllers": "memory\n"}, "/sys/fs/cgroup", true},
-		{"v2, of a container", hosttest.Tree{"sys/fs/cgroup/cgroup.controllers": "memory\n", "sys/fs/cgroup/cgroup.events": "populated 1\nfrozen 0\n"}, "/sys/fs/cgroup", false},
-		{"none", hosttest.Tree{}, "/sys/fs/cgroup/memory", false},
+		{"v1", hosttest.Tree{"sys/fs/cgroup/memory/cgroup.procs": "", "sys/fs/cgroup/memory/release_agent": "\n"}, v1, nil},
+		{"v2", hosttest.Tree{"sys/fs/cgroup/cgroup.controllers": "memory\n"}, v2, nil},
+		{"v1, of a container", hosttest.Tree{"sys/fs/cgroup/memory/cgroup.procs": ""}, v1, []string{"shows the cgroups of a container", "mount the host's /sys/fs/cgroup", "if the node itself"}},
+		{"v2, of a container", ofContainer, v2, []string{"shows the cgroups of a container", "mount the host's /sys/fs/cgroup", "if the node itself"}},
+		{"the node is none", with("cgroup:[4026531835]"), v2, []string{"shows the cgroups of a container", "mount the host's /sys/fs/cgroup"}},
+		{"the node is one", with("cgroup:[4026532714]"), v2, []string{"the node itself is a container", "no mount helps", "--cgroupns=host"}},
+		{"none", hosttest.Tree{}, v1, []string{"mount the host's /sys/fs/cgroup"}},
 	} {
-		if got := IsRoot(tt.tree.Open(t), tt.dir); got != tt.want {
-			t.Errorf("%s: %v", tt.name, got)
+		err := NeedRoot(tt.tree.Open(t), tt.dir)
+		if (err == nil) != (tt.words == nil) {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		for _, word := range tt.words {
+			if !strings.Contains(err.Error(), word) {
+				t.Errorf("%s: no %q in %v", tt.name, word, err)
+			}
 		}
 	}
 }

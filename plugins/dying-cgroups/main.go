@@ -49,8 +49,8 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	if err != nil {
 		return plugin.Unknownf("%v", err)
 	}
-	if !cgroup.IsRoot(l.Host, hierarchy) {
-		return plugin.Undecidedf("%s shows the cgroups of a container only: mount the host's /sys/fs/cgroup there", l.Host.Path(hierarchy))
+	if err := cgroup.NeedRoot(l.Host, hierarchy); err != nil {
+		return plugin.Undecidedf("%v", err)
 	}
 	kernel, err := procfs.KernelOf(l.Host)
 	if err != nil {

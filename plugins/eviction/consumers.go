@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"npd-plugins/internal/apart"
 	"npd-plugins/internal/cgroup"
 	"npd-plugins/internal/plugin"
 )
@@ -22,13 +23,17 @@ const maxConsumers = 10
 func (c *check) consumers(ctx context.Context, l *plugin.Look, r reading, disks *fileSystems) ([]string, error) {
 	switch r.signal {
 	case "pid.available":
-		usage, err := cgroupUsage(ctx, l, "pids", func(hierarchy, name string) (uint64, error) {
+		usage, err := cgroupUsage(ctx, l, "pids", "/", func(hierarchy, name string) (uint64, error) {
 			n, _, err := l.Host.ReadUint(hierarchy + name + "/pids.current")
 			return n, err
 		})
 		return ranked(usage, number), err
 	case "memory.available", allocatable:
-		usage, err := cgroupUsage(ctx, l, "memory", func(hierarchy, name string) (uint64, error) {
+		below := "/"
+		if r.signal == allocatable {
+			below = r.what // what runs outside of pods does not count
+		}
+		usage, err := cgroupUsage(ctx, l, "memory", below, func(hierarchy, name string) (uint64, error) {
 			n, _, err := workingSet(l.Host, hierarchy, name)
 			return n, err
 		})
@@ -41,10 +46,50 @@ func (c *check) consumers(ctx context.Context, l *plugin.Look, r reading, disks 
 	if err != nil {
 		return nil, err
 	}
+	of, amount, onDisk := bytesUsed, size, func(d apart.Directory) uint64 { return d.Bytes }
 	if isInodes(r.signal) {
-		return ranked(s.usage(r, inodesUsed), func(n uint64) string { return number(n) + " inodes" }), nil
+		of, amount, onDisk = inodesUsed, func(n uint64) string { return number(n) + " inodes" }, func(d apart.Directory) uint64 { return d.Inodes }
 	}
-	return ranked(s.usage(r, bytesUsed), size), nil
+	usage := s.usage(r, of)
+	lines := ranked(usage, amount)
+	used, known := r.capacity-min(r.available, r.capacity), uint64(0)
+	for _, n := range usage {
+		known += n
+	}
+	if known < used/others {
+		lines = append(c.outside(ctx, l, r, disks, onDisk, amount, known), lines...)
+	}
+	return lines, nil
+}
+
+// others is the part of a disk's use that pods and images hold at least, one of
+// so many, to be named as those that use most.
+const others = 20
+
+// outside names who uses a disk when pods and images hold next to nothing of it:
+// a bounded look at its directories, in a process that may hang.
+func (c *check) outside(ctx context.Context, l *plugin.Look, r reading, disks *fileSystems, of func(apart.Directory) uint64, amount func(uint64) string, known uint64) []string {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	starts := []string{"/var/log/pods"} // which may be mounted by itself
+	for dir := r.what; ; dir = path.Dir(dir) {
+		starts = append(starts, dir)
+		if dir == "/" {
+			break
+		}
+	}
+	slices.Sort(starts) // those above before those below
+	tree := apart.Tree{Starts: starts, Device: disks.of(r.what).Device, Skip: []string{path.Join(c.kubeletDir, "pods")}}
+	directories, err := apart.Largest(ctx, l.Host, tree)
+	if err != nil {
+		l.Log.Warnf("the largest directories are not known: %v", err)
+	}
+	slices.SortStableFunc(directories, func(a, b apart.Directory) int { return cmp.Compare(of(b), of(a)) })
+	if len(directories) == 0 || of(directories[0]) <= known {
+		return []string{"neither pods nor images, which hold " + amount(known)}
+	}
+	d := directories[0]
+	return []string{fmt.Sprintf("%s %s or more, outside of pods", plugin.Safe(d.Path, 60), amount(of(d)))}
 }
 
 func number(n uint64) string { return strconv.FormatUint(n, 10) }
@@ -66,19 +111,20 @@ func ranked(usage map[string]uint64, amount func(uint64) string) []string {
 }
 
 // cgroupUsage reads a number of each pod, and of each cgroup that has no
-// children and is no pod's. It ends with the context.
-func cgroupUsage(ctx context.Context, l *plugin.Look, controller string, read func(hierarchy, name string) (uint64, error)) (map[string]uint64, error) {
+// children and is no pod's, below a cgroup. It ends with the context.
+func cgroupUsage(ctx context.Context, l *plugin.Look, controller, below string, read func(hierarchy, name string) (uint64, error)) (map[string]uint64, error) {
 	hierarchy, err := cgroup.Hierarchy(l.Host, controller)
 	if err != nil {
 		return nil, err
 	}
 	usage := map[string]uint64{}
-	err = cgroup.Walk(l.Host, hierarchy, func(name string) bool {
+	err = cgroup.Walk(l.Host, path.Join(hierarchy, below), func(name string) bool {
 		if ctx.Err() != nil {
 			return false
 		}
+		name = path.Join(below, name)
 		delete(usage, path.Dir(name))
-		if n, err := read(hierarchy, name); err == nil && name != "/" {
+		if n, err := read(hierarchy, name); err == nil && name != below {
 			usage[name] = n
 		}
 		return cgroup.OwnerOf(name) == cgroup.Owner{}

@@ -38,9 +38,10 @@ func main() {
 		Reads: []string{"every 10 minutes: kubelet's https://NODE_IP:10250/configz, else --kubelet-config and --kubelet-config-dir; /proc/1/mountinfo",
 			"/proc/meminfo, memory.stat and usage of the root cgroup and of kubepods", "/proc/loadavg, /proc/sys/kernel/{pid_max,threads-max}, when kubelet has a threshold for PIDs",
 			"statfs of --kubelet-dir and of the image directory, in a process of its own",
-			"under pressure: memory and pids of all cgroups, kubelet's /stats/summary, /var/log/pods (names of pods)"},
+			"every 10 minutes on a node with huge pages: kubelet's /metrics",
+			"under pressure: memory and pids of all cgroups, kubelet's /stats/summary, /var/log/pods (names of pods); when no pod holds much of a full disk, 20,000 of its files at most, in a process of its own"},
 		Needs: "the host's /proc, /sys/fs/cgroup, /var/lib/kubelet and the runtime's directory below --host-root; " +
-			"NODE_IP, NODE_NAME and a service account that may get nodes/configz and nodes/stats (deploy/rbac.yaml), else kubelet's configuration file",
+			"NODE_IP, NODE_NAME and a service account that may get nodes/configz, nodes/stats and, for huge pages, nodes/metrics (deploy/rbac.yaml), else kubelet's configuration file",
 		LookAlikes: "little free memory while the page cache can give way; a full disk that kubelet does not evict for; a signal without threshold",
 		Example:    "--host-root=/host --percent=20",
 		For:        1,
@@ -71,6 +72,8 @@ type memory struct {
 	SettingsAt int64      // when they were read
 	Images     *imageDirs // nil before a container showed them
 	ImagesAt   int64      // when they were looked for
+	Huge       *bool      // whether kubelet takes huge pages off memory.available; nil while that is not known
+	HugeAt     int64      // when it was asked for
 }
 
 // fresh says whether something that was asked for at that time is still good.
@@ -102,6 +105,15 @@ func (c *check) judge(ctx context.Context, l *plugin.Look, disks *fileSystems, m
 			continue
 		}
 		of := findings(r, m.Settings.Thresholds)
+		if r.unsure > 0 {
+			less := r
+			less.available -= min(r.unsure, r.available)
+			if c.anyNear(findings(less, m.Settings.Thresholds)) && !c.anyNear(of) {
+				failed = append(failed, fmt.Sprintf("%s is not known: %s or, if kubelet takes off huge pages as since 1.37, %s: let it get nodes/metrics (deploy/rbac.yaml)",
+					r.signal, r.amount(r.available), r.amount(less.available)))
+				continue
+			}
+		}
 		found = append(found, of...)
 		v.Measurements = append(v.Measurements, measurement(r, of))
 	}
@@ -124,6 +136,10 @@ func (c *check) judge(ctx context.Context, l *plugin.Look, disks *fileSystems, m
 		v.Message = fmt.Sprintf("nearest to eviction: %s %s, kubelet's threshold %s%s", f.signal, f.amount(f.available), f.amount(f.limit), m.Settings.origin())
 	}
 	return v
+}
+
+func (c *check) anyNear(found []finding) bool {
+	return slices.ContainsFunc(found, func(f finding) bool { return f.near(c.percent) })
 }
 
 // refresh sees to it that m has kubelet's settings and the images. Nothing of
@@ -151,6 +167,17 @@ func (c *check) refresh(ctx context.Context, l *plugin.Look, disks *fileSystems,
 		}
 		m.ImagesAt = l.Now.Unix()
 	}
+	if m.Settings.HugePages != nil {
+		m.Huge = m.Settings.HugePages
+	} else if m.Settings.needs("memory") && !fresh(l.Now, m.HugeAt) && hugePages(l.Host) > 0 && disks.hangs(c.kubeletDir) == nil {
+		huge, err := c.askHugePages(ctx, l)
+		if err == nil {
+			m.Huge = huge
+		} else {
+			l.Log.Warnf("whether kubelet takes huge pages off memory.available is not known: %v", err)
+		}
+		m.HugeAt = l.Now.Unix()
+	}
 	return nil
 }
 
@@ -174,6 +201,9 @@ func (c *check) tell(ctx context.Context, l *plugin.Look, v *plugin.Verdict, nea
 		v.Details = append(v.Details, fmt.Sprintf("who uses most is not known: %v", err))
 	case len(consumers) > 0:
 		v.Message += "; most: " + strings.Join(consumers[:min(len(consumers), 2)], ", ")
+	}
+	if worst.huge > 0 {
+		v.Message += fmt.Sprintf("; %s more are huge pages", plugin.FormatBytes(float64(worst.huge)))
 	}
 	if worst.activeFile > 0 {
 		v.Message += fmt.Sprintf("; %s counted as used is active page cache", plugin.FormatBytes(float64(worst.activeFile)))

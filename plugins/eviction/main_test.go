@@ -206,8 +206,13 @@ func TestAllocatable(t *testing.T) {
 	s := one("memory.available", "100Mi")
 	plugintest.Want(t, newCheck().judgeWith(t, tree.Open(t), nil, s, nil), plugin.OK)
 	s.Pods = true
+	// What runs outside of pods uses none of it, however much it is.
+	tree["sys/fs/cgroup/memory/system.slice/kubelet.service/memory.usage_in_bytes"] = fmt.Sprintln(9000 * mib)
 	v := newCheck().judgeWith(t, tree.Open(t), nil, s, nil)
 	plugintest.Want(t, v, plugin.Problem, "allocatableMemory.available 100MiB, kubelet evicts pods below 100MiB of 5.5GiB (/kubepods)", "most: pod shop/cart-0")
+	if want := []string{"pod shop/cart-0 3.4GiB", "pod 11111111-2222-3333-4444-555555555555 2.0GiB"}; !slices.Equal(v.Details[1:], want) {
+		t.Errorf("details %q, want %q", v.Details[1:], want)
+	}
 	s.Thresholds[0].Soft = true
 	plugintest.Want(t, newCheck().judgeWith(t, tree.Open(t), nil, s, nil), plugin.OK)
 	s.Thresholds[0].Soft, s.CgroupRoot = false, "/other"
@@ -225,7 +230,7 @@ func TestCaptured(t *testing.T) {
 		t.Run(kernel, func(t *testing.T) {
 			tree := hosttest.Captured(t, "testdata/"+kernel+".txt")
 			h := tree.Open(t)
-			r := readMemory(h)
+			r := readMemory(h, nil)
 			if r.err != nil || r.capacity != want.capacity || r.available != want.available || r.activeFile != want.active {
 				t.Errorf("%+v, want %+v", r, want)
 			}
@@ -245,6 +250,133 @@ func TestCaptured(t *testing.T) {
 	}
 }
 
+// Huge pages are taken off what is available, where kubelet does that.
+func TestHugePages(t *testing.T) {
+	tree := node(8000, 0, 0) // of 16000
+	tree["proc/meminfo"] += fmt.Sprintf("HugePages_Total: 1\nHugepagesize: 2048 kB\nHugetlb: %d kB\n", 7900<<10)
+	on, off := true, false
+	for name, tt := range map[string]struct {
+		subtracts *bool
+		threshold string
+		status    plugin.Status
+		words     []string
+	}{
+		"since 1.37":               {&on, "100Mi", plugin.Problem, []string{"memory.available 100MiB, kubelet evicts pods below 100MiB of 7.9GiB", "; 7.7GiB more are huge pages"}},
+		"1.37, a share":            {&on, "1%", plugin.OK, []string{"memory.available 100MiB, kubelet's threshold 81.0MiB"}},
+		"before":                   {&off, "100Mi", plugin.OK, []string{"memory.available 7.8GiB, kubelet's threshold 100MiB"}},
+		"not known, and different": {nil, "100Mi", plugin.Unknown, []string{"memory.available is not known: 7.8GiB or, if kubelet takes off huge pages as since 1.37, 100MiB", "nodes/metrics"}},
+		"not known, all the same":  {nil, "10Mi", plugin.OK, nil},
+		"not known, near":          {nil, "8Gi", plugin.Problem, []string{"memory.available 7.8GiB, kubelet evicts pods: it is below 8GiB"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := plugintest.Look(t, tree.Open(t))
+			s := one("memory.available", tt.threshold)
+			v := newCheck().judge(t.Context(), l, &fileSystems{ctx: t.Context(), host: l.Host}, memory{Settings: &s, Huge: tt.subtracts})
+			plugintest.Want(t, v, tt.status, tt.words...)
+		})
+	}
+}
+
+// kubelet's metrics tell whether it takes huge pages off, and its configuration before those. It is asked only where there are some.
+func TestAskHugePages(t *testing.T) {
+	const withGate = "kubernetes_feature_enabled{name=\"EventedPLEG\",stage=\"ALPHA\"} 0\nkubernetes_feature_enabled{name=\"HugepageAwareEviction\",stage=\"BETA\"} "
+	build := func(version string) string {
+		return "kubernetes_build_info{git_version=\"" + version + "\",major=\"1\"} 1\n"
+	}
+	yes, no := true, false
+	for name, tt := range map[string]struct {
+		config, page string
+		want         *bool
+	}{
+		"on":                {"", build("v1.37.2") + withGate + "1\n", &yes},
+		"off":               {"", build("v1.37.2") + withGate + "0\n", &no},
+		"1.36":              {"", build("v1.36.3"), &no},
+		"1.42":              {"", build("v1.42.0-gke.7"), &yes},
+		"refused":           {"", "", nil},
+		"in the settings":   {`,"featureGates":{"HugepageAwareEviction":false}`, "", &no},
+		"other gates there": {`,"featureGates":{"EventedPLEG":true}`, build("v1.37.2") + withGate + "1\n", &yes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := 0
+			server := kubelettest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.URL.Path == "/configz":
+					fmt.Fprintf(w, `{"kubeletconfig":{"evictionHard":{"memory.available":"100Mi"}%s}}`, tt.config)
+				case tt.page == "":
+					w.WriteHeader(http.StatusForbidden)
+				default:
+					asked++
+					fmt.Fprint(w, tt.page)
+				}
+			})
+			c := newCheck()
+			c.access = *kubelettest.Access(t, server.Flags()...)
+			tree := node(8000, 0, 0)
+			l := plugintest.Look(t, tree.Open(t))
+			refresh := func() (m memory) {
+				t.Helper()
+				l.Recall(&m)
+				if err := c.refresh(t.Context(), l, &fileSystems{ctx: t.Context(), host: l.Host, known: map[string]apart.FileSystem{kubeletDir: roomy}}, &m); err != nil {
+					t.Fatal(err)
+				}
+				l.Remember(m)
+				l = l.Next()
+				return m
+			}
+			if m := refresh(); asked != 0 || tt.config == "" && m.Huge != nil {
+				t.Errorf("without huge pages it was asked %d times: %v", asked, m.Huge)
+			}
+			hosttest.Tree{"proc/meminfo": tree["proc/meminfo"] + "Hugetlb: 4096 kB\n"}.Write(t, l.Host.Path("/"))
+			for range 2 {
+				m := refresh()
+				if (m.Huge == nil) != (tt.want == nil) || m.Huge != nil && *m.Huge != *tt.want || asked > 1 {
+					t.Errorf("%v after %d questions", m.Huge, asked)
+				}
+			}
+		})
+	}
+}
+
+// What fills a disk and is no pod's is found in its directories.
+func TestOutsideOfPods(t *testing.T) {
+	var held uint64
+	server := kubelettest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"node":{"fs":{"capacityBytes":1,"inodes":1},"runtime":{"imageFs":{"capacityBytes":1,"inodes":1}}},
+			"pods":[{"podRef":{"namespace":"shop","name":"cart-0"},"ephemeral-storage":{"usedBytes":%d,"inodesUsed":7}}]}`, held)
+	})
+	c := newCheck()
+	c.access = *kubelettest.Access(t, server.Flags()...)
+	tree := hosttest.Tree{"var/lib/kubelet/pods/": "", "var/lib/dump/core": strings.Repeat("x", 1<<20)}
+	l := plugintest.Look(t, tree.Open(t))
+	var st unix.Stat_t
+	if err := unix.Stat(l.Host.Path("/"), &st); err != nil {
+		t.Fatal(err)
+	}
+	full := disk(2*mib, 1, 1000, 500)
+	full.Device = st.Dev
+	disks := &fileSystems{ctx: t.Context(), host: l.Host, known: map[string]apart.FileSystem{kubeletDir: full}}
+	message := func(signal string) string {
+		t.Helper()
+		s := one(signal, "90%")
+		v := c.judge(t.Context(), l, disks, memory{Settings: &s})
+		if v.Status != plugin.Problem {
+			t.Errorf("%+v", v)
+		}
+		return v.Message
+	}
+	held = 8192
+	if m := message("nodefs.available"); !strings.Contains(m, "most: /var/lib/dump 1MiB or more, outside of pods, pod shop/cart-0 8KiB") {
+		t.Error(m)
+	}
+	if m := message("nodefs.inodesFree"); !strings.Contains(m, "most: neither pods nor images, which hold 7 inodes") {
+		t.Error(m)
+	}
+	held = 1 << 20
+	if m := message("nodefs.available"); !strings.Contains(m, "most: pod shop/cart-0 1MiB") {
+		t.Error(m)
+	}
+}
+
 func TestUnknown(t *testing.T) {
 	without := func(file string) hosttest.Tree {
 		tree := node(8000, 0, 0)
@@ -259,7 +391,7 @@ func TestUnknown(t *testing.T) {
 	}{
 		"no meminfo":            {without("proc/meminfo"), one("memory.available", "1"), nil, "mount the host's /proc"},
 		"no cgroups":            {hosttest.Tree{"proc/meminfo": "MemTotal: 1 kB\n"}, one("memory.available", "1"), nil, "mount the host's /sys/fs/cgroup"},
-		"a container's cgroups": {without("sys/fs/cgroup/memory/release_agent"), one("memory.available", "1"), nil, "shows the cgroup of a container"},
+		"a container's cgroups": {without("sys/fs/cgroup/memory/release_agent"), one("memory.available", "1"), nil, "shows the cgroups of a container only"},
 		"no usage":              {without("sys/fs/cgroup/memory/memory.usage_in_bytes"), one("memory.available", "1"), nil, "memory.usage_in_bytes"},
 		"no stat":               {without("sys/fs/cgroup/memory/memory.stat"), one("memory.available", "1"), nil, "memory.stat"},
 		"v2 without numbers":    {hosttest.Tree{"proc/meminfo": "MemTotal: 1 kB\n", "sys/fs/cgroup/cgroup.controllers": "memory", "sys/fs/cgroup/memory.stat": ""}, one("memory.available", "1"), nil, "no anon and file"},

@@ -22,6 +22,7 @@ type settings struct {
 	Thresholds []threshold
 	Pods       bool   // node allocatable is enforced on the pods' cgroup
 	CgroupRoot string // above that cgroup
+	HugePages  *bool  `json:",omitempty"` // the gate HugepageAwareEviction, nil when the configuration does not set it
 	Source     string // where they come from
 }
 
@@ -40,7 +41,7 @@ func (s *settings) origin() string {
 }
 
 // defaultHard is what kubelet takes when its configuration has no evictionHard
-// (DefaultEvictionHard in pkg/kubelet/eviction/defaults_linux.go, v1.36.3;
+// (DefaultEvictionHard in pkg/kubelet/eviction/defaults_linux.go, v1.37.2;
 // imagefs.inodesFree since v1.30).
 var defaultHard = object{
 	"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%", "imagefs.available": "15%", "imagefs.inodesFree": "5%",
@@ -110,6 +111,11 @@ func settingsOf(config object) (*settings, error) {
 	if enforced, ok := config["enforceNodeAllocatable"].([]any); ok {
 		s.Pods = slices.Contains(enforced, any("pods"))
 	}
+	if set, ok := config["featureGates"].(object); ok {
+		if on, ok := set[gate].(bool); ok {
+			s.HugePages = &on
+		}
+	}
 	hard, err := texts(config, "evictionHard")
 	if err != nil {
 		return nil, err
@@ -170,7 +176,7 @@ func texts(config object, field string) (map[string]string, error) {
 	return result, nil
 }
 
-// readSettings reads kubelet's configuration as kubelet v1.36.3 does
+// readSettings reads kubelet's configuration as kubelet v1.37.2 does
 // (loadConfigFile and mergeKubeletConfigurations in cmd/kubelet/app/server.go).
 // The defaults of evictionHard stand in for a file that has none, and beside one
 // with mergeDefaultEvictionSettings. After that the *.conf files of the

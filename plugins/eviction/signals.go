@@ -15,13 +15,13 @@ import (
 	"npd-plugins/internal/procfs"
 )
 
-// read computes the signals that have a threshold, as kubelet v1.36.3 does
+// read computes the signals that have a threshold, as kubelet v1.37.2 does
 // (makeSignalObservations in pkg/kubelet/eviction/helpers.go, from the numbers
 // of pkg/kubelet/server/stats/summary.go).
 func (c *check) read(l *plugin.Look, disks *fileSystems, m memory) (readings []reading) {
 	s := m.Settings
 	if s.needs("memory") {
-		readings = append(readings, readMemory(l.Host))
+		readings = append(readings, readMemory(l.Host, m.Huge))
 		if s.Pods {
 			if r, ok := readPods(l.Host, s.CgroupRoot); ok {
 				readings = append(readings, r)
@@ -64,11 +64,15 @@ func (c *check) read(l *plugin.Look, disks *fileSystems, m memory) (readings []r
 // fs2/memory.go of github.com/opencontainers/cgroups v0.0.6, and of runc since
 // 1.1.8). kubelet 1.28 and earlier, with runc 1.1.7, took MemTotal - MemFree
 // there, which counts the kernel's own memory too.
-func readMemory(h *host.Root) reading {
+//
+// huge says whether kubelet takes huge pages off what is available. They are in
+// MemTotal and in no cgroup's usage. Its capacity is then what is available and
+// what is used (makeMemoryAvailableSignalObservation in eviction/helpers.go).
+func readMemory(h *host.Root, huge *bool) reading {
 	r := reading{signal: "memory.available"}
 	hierarchy, err := cgroup.Hierarchy(h, "memory")
-	if err == nil && !cgroup.IsRoot(h, hierarchy) {
-		err = fmt.Errorf("%s shows the cgroup of a container and not the node's root: mount the host's /sys/fs/cgroup there", h.Path(hierarchy))
+	if err == nil {
+		err = cgroup.NeedRoot(h, hierarchy)
 	}
 	if err != nil {
 		r.err = err
@@ -88,6 +92,15 @@ func readMemory(h *host.Root) reading {
 	var used uint64
 	used, r.activeFile, r.err = workingSet(h, hierarchy, "/")
 	r.available = r.capacity - min(used, r.capacity)
+	switch pages, _ := procfs.Counter(b, "Hugetlb:"); {
+	case pages == 0:
+	case huge == nil:
+		r.unsure = pages << 10
+	case *huge:
+		r.huge = pages << 10
+		r.available -= min(r.huge, r.available)
+		r.capacity = r.available + used
+	}
 	return r
 }
 

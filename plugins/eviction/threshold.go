@@ -32,7 +32,7 @@ func (t threshold) of(capacity uint64) uint64 {
 }
 
 // parseThreshold reads a value of evictionHard or evictionSoft as kubelet
-// v1.36.3 does (parseThresholdStatement in pkg/kubelet/eviction/helpers.go).
+// v1.37.2 does (parseThresholdStatement in pkg/kubelet/eviction/helpers.go).
 // ok is false for those that switch the threshold off: 0% and 100%.
 func parseThreshold(signal, value string) (t threshold, ok bool, err error) {
 	t = threshold{Signal: signal}
@@ -93,6 +93,8 @@ type reading struct {
 	available, capacity uint64
 	what                string // the file system's directory, or the cgroup, for a message; "" for the node
 	activeFile          uint64 // bytes of active page cache in what is used, of a signal of memory
+	huge                uint64 // bytes of huge pages that are not in the capacity
+	unsure              uint64 // bytes of huge pages that kubelet takes off available, or does not
 	err                 error  // why there is none
 }
 
@@ -150,8 +152,8 @@ func (f finding) text() string {
 }
 
 // amount writes a number in the unit of the signal.
-func (f finding) amount(n uint64) string {
-	if isBytes(f.signal) {
+func (r reading) amount(n uint64) string {
+	if isBytes(r.signal) {
 		return plugin.FormatBytes(float64(n))
 	}
 	return strconv.FormatUint(n, 10)
