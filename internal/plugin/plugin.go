@@ -133,7 +133,7 @@ func run(c Check, args []string, stdout, stderr io.Writer) int {
 	if c.Flags != nil {
 		c.Flags(fs)
 	}
-	warned := &said{Formatter: &logrus.TextFormatter{DisableColors: true, FullTimestamp: true}, now: map[string]bool{}}
+	warned := newSaid(&logrus.TextFormatter{DisableColors: true, FullTimestamp: true}, start)
 	log := &logrus.Logger{Out: stderr, Level: logrus.WarnLevel, Hooks: logrus.LevelHooks{}, Formatter: warned}
 
 	err := fs.Parse(args)
@@ -206,9 +206,7 @@ func lookAndKeep(c Check, look *Look, st store, o options, warned *said) report 
 		if errors.Is(err, errNoBoot) {
 			look.StateErr = err
 		}
-		if !look.Log.IsLevelEnabled(logrus.InfoLevel) { // who asks for more wants all of it
-			warned.recall(mem.Said)
-		}
+		warned.recall(mem.Said, !look.Log.IsLevelEnabled(logrus.InfoLevel)) // who asks for more wants all of it
 		if err != nil {
 			look.Log.Warnf("starting with an empty memory: %v", err)
 		}
@@ -233,7 +231,7 @@ func lookAndKeep(c Check, look *Look, st store, o options, warned *said) report 
 	if look.StateErr != nil {
 		return r
 	}
-	mem.Said = warned.hashes()
+	mem.Said = warned.keep()
 	if err := st.save(mem); err != nil {
 		look.Log.Warnf("cannot keep the memory for the next run: %v", err)
 		if end.verdict.Status == Problem && r.Status == OK {
@@ -349,7 +347,7 @@ func tell(c Check, mem *state, v Verdict, inARow int, look *Look) report {
 	r.Message = Safe(r.Message, MaxMessage)
 	if r.Status == Problem && (mem.Last == nil || mem.Last.Status != Problem) {
 		for _, line := range v.Details {
-			look.Log.Warn(Safe(line, 2*MaxMessage))
+			look.Log.WithContext(evidence).Warn(Safe(line, 2*MaxMessage))
 		}
 	}
 	mem.Last = &told{r.Status, r.Message}

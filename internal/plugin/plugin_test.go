@@ -278,7 +278,7 @@ func TestFailedLookDuringDebounce(t *testing.T) {
 	m.want(m.tell(Problem, "broken"), Problem, "broken")
 }
 
-// A warning that each look would repeat is written once, and again when it was gone in between or is another one.
+// A warning that each look would repeat is written once, and again when it was gone for long or is another one.
 func TestWarningsOnce(t *testing.T) {
 	m := newMachine(t)
 	warn := func(args []string, lines ...string) string {
@@ -301,12 +301,28 @@ func TestWarningsOnce(t *testing.T) {
 		{lines: []string{"box 1 is open for 65 s", "no lock"}, want: 1},
 		{lines: []string{"box 1 is open for 95 s", "no lock"}, args: []string{"--log-level=info"}, want: 2},
 		{lines: nil, want: 0},
-		{lines: []string{"no lock"}, want: 1},
+		{lines: []string{"no lock"}, want: 0},
 		{lines: []string{"no lock"}, args: []string{"--state-dir=/proc/no"}, want: 2}, // with "no memory between runs"
 	} {
 		if got := warn(step.args, step.lines...); strings.Count(got, "\n") != step.want {
 			t.Errorf("look %d: want %d lines: %q", i, step.want, got)
 		}
+	}
+	// Half an hour later.
+	file := filepath.Join(m.stateDir, "toy.state")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	step := time.Now().Unix() / int64(saidStep.Seconds())
+	for _, now := range []int64{step, step - 1} { // the run before may have been in the step before
+		text = bytes.ReplaceAll(text, fmt.Appendf(nil, "@%d", now), fmt.Appendf(nil, "@%d", step-3))
+	}
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := warn(nil, "no lock"); strings.Count(got, "\n") != 1 {
+		t.Errorf("after half an hour: %q", got)
 	}
 	m.look = func(_ context.Context, l *Look) Verdict { panic("no box") }
 	for range 2 {

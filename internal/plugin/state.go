@@ -36,7 +36,7 @@ const maxLastAge = time.Hour
 //	bad 1
 //	failed 0
 //	last 1 3 toys broken
-//	said 08f0a3d0c8a1b7e2
+//	said 08f0a3d0c8a1b7e2@2989224
 //	sample 1793534400 1 toys
 //	check [[4711,99]]
 type state struct {
@@ -44,7 +44,7 @@ type state struct {
 	Bad     int    // bad looks in a row
 	Failed  int    // looks in a row that could not see
 	Last    *told  // what the last run told
-	Said    string // hashes of the warnings that the last run had, see said
+	Said    string // the warnings that were written, see said
 	History map[string][]sample
 	Check   json.RawMessage // the check's own memory
 
@@ -178,7 +178,7 @@ func (s store) load(bootID string, now time.Time) (state, error) {
 		return empty, nil
 	}
 	if age := now.Sub(ran); age < 0 || age > maxLastAge {
-		st.Bad, st.Failed, st.Last, st.Said = 0, 0, nil, ""
+		st.Bad, st.Failed, st.Last = 0, 0, nil
 	}
 	return st, nil
 }
