@@ -8,7 +8,7 @@ FUZZTIME ?= 20000x
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
 
-.PHONY: help build run image test kernels bench corpus fuzz lint deps clean
+.PHONY: help build run image test kernels kubelets bench corpus fuzz lint deps clean
 
 # Modules of their own, so that the checks depend on little: what builds the image, and what renders the manifests.
 MODULES := deploy/image test/deploy
@@ -36,6 +36,9 @@ test: deps ## all tests; the real faults need root and the packages of test/deps
 
 kernels: deps ## the fault tests in guests with Linux 5.10, 6.1 and 6.12
 	$(GO) test -count=1 -v -timeout 30m -run TestKernels ./test/guest
+
+kubelets: deps ## the tests with a real kubelet again, with that of the release before: builds it first, 3 minutes
+	NPD_TEST_KUBELET=1.36 $(GO) test -count=1 -v -timeout 30m -run 'PLEG|KubeletThrottle|OfKubelet' ./test/faults
 
 bench: ## what the checks, the rules and replay cost, as ratios
 	$(GO) test -count=1 -timeout 30m -run '^$$' -bench . -benchtime 1x ./test/bench

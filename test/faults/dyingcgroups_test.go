@@ -97,3 +97,31 @@ func bindHost(t *testing.T, root string) {
 		t.Cleanup(func() { unix.Unmount(to, unix.MNT_DETACH) })
 	}
 }
+
+// A node that is itself a container with a cgroup namespace: no mount shows the root cgroup, and none is advised.
+func TestRootCgroupOfNestedNode(t *testing.T) {
+	notInGuest(t)
+	lab.NeedRoot(t)
+	lab.NeedCommand(t, "unshare", "util-linux")
+	group := lab.NewCgroup(t, "machine")
+	const enter = `set -e
+group=$1; shift
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then dir=/sys/fs/cgroup; type=cgroup2; else dir=/sys/fs/cgroup/memory; type="cgroup -o memory"; fi
+echo $$ >$dir$group/cgroup.procs
+exec unshare --cgroup --mount --pid --fork --mount-proc sh -ec '
+  dir=$1; type=$2; shift 2
+  mount -t tmpfs none /sys/fs/cgroup; mkdir -p $dir; mount -t $type none $dir
+  exec "$@"' sh $dir "$type" "$@"`
+	for _, name := range []string{"dying-cgroups", "eviction"} {
+		check := watch(t, name)
+		if name == "eviction" {
+			check.args = append(check.args, kubeletFile(t, "evictionHard: {memory.available: 100Mi}\n"))
+		}
+		check.through = []string{"sh", "-c", enter, "sh", group.Path}
+		result := check.look(t)
+		if result.Status != npd.Unknown {
+			t.Errorf("%s: want Unknown", result.Status)
+		}
+		wantWords(t, result.Message, "the node itself is a container (kind, LXC) with a cgroup namespace", "no mount helps", "docker: --cgroupns=host")
+	}
+}

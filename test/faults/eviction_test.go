@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -9,7 +8,10 @@ import (
 	"math"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,14 +51,23 @@ type summary struct {
 type fsStats struct{ AvailableBytes, CapacityBytes, InodesFree, Inodes float64 }
 
 // askSummary reads /stats/summary with the token.
-func askSummary(t *testing.T, n *lab.Node, tokenFile string) summary {
+func askSummary(t *testing.T, n *lab.Node, tokenFile string) (s summary) {
+	t.Helper()
+	if err := json.Unmarshal(askKubelet(t, n, tokenFile, "/stats/summary"), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// askKubelet reads a page of kubelet with the token.
+func askKubelet(t *testing.T, n *lab.Node, tokenFile, path string) []byte {
 	t.Helper()
 	token, err := os.ReadFile(tokenFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
-	request, err := http.NewRequest(http.MethodGet, "https://"+n.Kubelet+"/stats/summary", nil)
+	request, err := http.NewRequest(http.MethodGet, "https://"+n.Kubelet+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,45 +78,51 @@ func askSummary(t *testing.T, n *lab.Node, tokenFile string) summary {
 	}
 	defer answer.Body.Close()
 	page, err := io.ReadAll(answer.Body)
-	var s summary
-	if err == nil {
-		err = json.Unmarshal(page, &s)
-	}
 	if err != nil || answer.StatusCode != http.StatusOK {
-		t.Fatalf("/stats/summary: %d %v\n%s", answer.StatusCode, err, page)
+		t.Fatalf("%s: %d %v\n%s", path, answer.StatusCode, err, page)
 	}
-	return s
+	return page
+}
+
+// measurement is one of a check.
+type measurement struct {
+	Name         string
+	Value, Limit float64
 }
 
 // measured runs the check and returns what it measured, by name.
-func (w *watcher) measured(t *testing.T) map[string]float64 {
+func (w *watcher) measured(t *testing.T) map[string]measurement {
 	t.Helper()
-	const maxOutput = 4096
-	result := npd.RunPlugin(context.Background(), filepath.Join(binaries, w.check), append([]string{"--output=json"}, w.args...), 30*time.Second, maxOutput)
-	var report struct {
-		Measurements []struct {
-			Name  string
-			Value float64
-		}
+	command := append(slices.Clone(w.through), filepath.Join(binaries, w.check), "--output=json")
+	command = append(command, w.args...)
+	said, err := exec.Command(command[0], command[1:]...).Output()
+	var report struct{ Measurements []measurement }
+	if json.Unmarshal(said, &report) != nil {
+		t.Fatalf("%v: %s", err, said)
 	}
-	if err := json.Unmarshal([]byte(result.Message), &report); err != nil {
-		t.Fatalf("%v: %s", err, result.Message)
-	}
-	values := map[string]float64{}
+	values := map[string]measurement{}
 	for _, m := range report.Measurements {
-		values[m.Name] = m.Value
+		values[m.Name] = m
 	}
 	return values
+}
+
+// roomy are thresholds of kubelet far below what any machine has left.
+const roomy = "evictionHard: {memory.available: 50Mi, nodefs.available: 1Mi, nodefs.inodesFree: \"10\", imagefs.available: 1Mi, imagefs.inodesFree: \"10\", pid.available: \"10\"}\n"
+
+// evictionArgs are those of a check that looks at the lab's node.
+func evictionArgs(t *testing.T, n *lab.Node) []string {
+	t.Helper()
+	dir := filepath.Dir(filepath.Dir(n.Certificate))
+	images := filepath.Dir(strings.TrimPrefix(n.Containerd.Endpoint, "unix://"))
+	return append(kubeletArgs(t, n), "--kubelet-dir="+dir+"/kubelet", "--kubelet-config="+dir+"/kubelet.yaml", "--image-dir="+images)
 }
 
 // A real kubelet: the check computes the same numbers, from its thresholds, and says Problem before kubelet reports pressure.
 func TestEvictionOfKubelet(t *testing.T) {
 	notInGuest(t)
-	const roomy = "evictionHard: {memory.available: 50Mi, nodefs.available: 1Mi, nodefs.inodesFree: \"10\", imagefs.available: 1Mi, imagefs.inodesFree: \"10\", pid.available: \"10\"}\n"
 	n := lab.StartNode(t, binaries, roomy)
-	dir := filepath.Dir(filepath.Dir(n.Certificate))
-	images := filepath.Dir(strings.TrimPrefix(n.Containerd.Endpoint, "unix://"))
-	args := append(kubeletArgs(t, n), "--kubelet-dir="+dir+"/kubelet", "--kubelet-config="+dir+"/kubelet.yaml", "--image-dir="+images)
+	args := evictionArgs(t, n)
 	n.CreatePod(t, "web-1")
 	lab.Eventually(t, time.Minute, "the pod runs", func() bool { return n.PodPhase(t, "web-1") == "Running" })
 
@@ -128,7 +145,8 @@ func TestEvictionOfKubelet(t *testing.T) {
 		}
 	}
 	for name, w := range want {
-		own, ok := values[name]
+		measured, ok := values[name]
+		own := measured.Value
 		off := 100 * math.Abs(own-w[0]) / w[1]
 		t.Logf("%s: %.0f, kubelet %.0f of %.0f: %.3f of 100 apart", name, own, w[0], w[1], off)
 		if !ok || w[1] == 0 || off > 2 {
@@ -158,6 +176,9 @@ func TestEvictionOfKubelet(t *testing.T) {
 	fresh := watch(t, "eviction", args...)
 	said := fresh.until(t, time.Minute, npd.NonOK)
 	wantWords(t, said, "nodefs.available", "kubelet evicts pods below", "most: ")
+	if !regexp.MustCompile(`most: (/\S* .* or more, outside of pods|neither pods nor images)`).MatchString(said) {
+		t.Errorf("a pod that holds next to nothing of the disk is named first: %s", said)
+	}
 	if pressure := n.Condition(t, "DiskPressure"); pressure != "False" {
 		t.Errorf("DiskPressure is %s when the check says Problem", pressure)
 	}
@@ -168,6 +189,93 @@ func TestEvictionOfKubelet(t *testing.T) {
 	lab.Eventually(t, time.Minute, "kubelet reports pressure", func() bool { return n.Condition(t, "MemoryPressure") == "True" })
 	restart("evictionHard: {}\n")
 	watch(t, "eviction", args...).until(t, time.Minute, npd.OK)
+}
+
+// A real kubelet on a node with huge pages: since 1.37 it takes them off memory.available, before it does not, and the check does the same.
+func TestEvictionHugePagesOfKubelet(t *testing.T) {
+	notInGuest(t)
+	const hugePages = 2048
+	n := lab.StartNodeWith(t, binaries, lab.NodeConfig{Settings: roomy, HugePages: hugePages})
+	args := evictionArgs(t, n)
+	look := func() *watcher {
+		w := watch(t, "eviction", args...)
+		w.through = n.InNode().Args
+		return w
+	}
+	check := look()
+	check.wantOK(t)
+	s := askSummary(t, n, n.ServiceAccount(t, "kube-system", "node-problem-detector"))
+	theirs, own := s.Node.Memory.AvailableBytes+s.Node.Memory.WorkingSetBytes, check.measured(t)["memory_used"].Limit+50<<20
+	total := 1024 * float64(counter(t, "/proc/meminfo", "MemTotal:"))
+	version := n.KubeletVersion(t)
+	t.Logf("kubelet %s: of %.0f MiB it has %.0f for what is no huge page, the check %.0f", version, total/(1<<20), theirs/(1<<20), own/(1<<20))
+	if math.Abs(own-theirs) > 1<<20 {
+		t.Errorf("the check says that the node has %.0f, kubelet %.0f", own, theirs)
+	}
+	if taken := total - theirs; strings.HasPrefix(version, "v1.36.") != (taken == 0) || taken != 0 && taken != hugePages*2<<20 {
+		t.Errorf("kubelet %s takes %.0f bytes off", version, taken)
+	}
+	if strings.HasPrefix(version, "v1.36.") {
+		return
+	}
+
+	// What is near only without the huge pages.
+	n.StopKubelet()
+	n.StartKubelet(t, fmt.Sprintf("evictionHard: {memory.available: \"%.0f\"}\n", s.Node.Memory.AvailableBytes/1.1))
+	wantWords(t, look().until(t, time.Minute, npd.NonOK), "memory.available ", "kubelet evicts pods below ", "; 4GiB more are huge pages")
+	stranger := look()
+	stranger.args = append(stranger.args, "--token-file="+n.ServiceAccount(t, "kube-system", "stranger"))
+	wantWords(t, stranger.look(t).Message, "memory.available is not known: ", "or, if kubelet takes off huge pages as since 1.37, ", "nodes/metrics")
+	n.StopKubelet()
+	n.StartKubelet(t, fmt.Sprintf("featureGates: {HugepageAwareEviction: false}\nevictionHard: {memory.available: \"%.0f\"}\n", s.Node.Memory.AvailableBytes/1.1))
+	look().until(t, time.Minute, npd.OK)
+}
+
+// Real huge pages, which take from what is left for all else.
+func TestEvictionHugePages(t *testing.T) {
+	lab.NeedOwnGuest(t, 1024)
+	const pages = 128
+	hugePages := func(n int) {
+		t.Helper()
+		if err := os.WriteFile("/proc/sys/vm/nr_hugepages", fmt.Append(nil, n), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	threshold := float64(kubeletAvailable(t)-pages<<21) / 1.1
+	settings := fmt.Sprintf("evictionHard: {memory.available: \"%.0f\"}\nfeatureGates: {HugepageAwareEviction: ", threshold)
+	aware, unaware := watch(t, "eviction", kubeletFile(t, settings+"true}\n")), watch(t, "eviction", kubeletFile(t, settings+"false}\n"))
+	aware.wantOK(t)
+	hugePages(pages)
+	if held := counter(t, "/proc/meminfo", "Hugetlb:"); held != pages*2048 {
+		t.Fatalf("%d kB of huge pages", held)
+	}
+	aware.wantProblem(t, "memory.available ", "kubelet evicts pods below ", "; 256MiB more are huge pages")
+	unaware.wantOK(t)
+	hugePages(0)
+	aware.wantOK(t)
+}
+
+// The memory that all pods together may use, of which what runs outside of pods takes nothing.
+func TestEvictionAllocatable(t *testing.T) {
+	lab.NeedRoot(t)
+	node := lab.NewCgroup(t, "node")
+	pods := node.Child(t, "kubepods")
+	pods.LimitMemory(t, 200<<20)
+	pod := pods.Child(t, strings.TrimPrefix(podCgroup, "kubepods/"))
+	outside := node.Child(t, "system.slice/big.service")
+	file := lab.ColdFile(t, t.TempDir(), 1<<20)
+	for group, size := range map[*lab.Cgroup]int{outside: 300 << 20, pod: 60 << 20} {
+		eater := lab.StartThrasher(t, file, size, 0)
+		group.Add(t, eater.Pid)
+		eater.Begin(t)
+	}
+	check := watch(t, "eviction", kubeletFile(t, "cgroupRoot: "+node.Path+"\nevictionHard: {memory.available: 120Mi}\n"))
+	lab.Eventually(t, 30*time.Second, "the pod has taken its memory", func() bool { return check.look(t).Status == npd.NonOK })
+	result := check.look(t)
+	wantWords(t, result.Message, "allocatableMemory.available 1", "kubelet evicts pods below 120MiB of 200MiB ("+node.Path+"/kubepods)", "most: pod "+podUID)
+	if strings.Contains(result.Message, "big.service") {
+		t.Errorf("names what is no pod: %s", result.Message)
+	}
 }
 
 // A disk that fills up, with data and with files, as kubelet's own and as that of the images.

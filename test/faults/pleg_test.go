@@ -1,7 +1,9 @@
 package faults
 
 import (
+	"encoding/json"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -124,4 +126,75 @@ func TestPLEG(t *testing.T) {
 	wantWords(t, quick.until(t, time.Minute, npd.NonOK), "PLEG stalled: the last relist was 1", "list_podsandbox failed")
 	n.Containerd.Restart(t, "")
 	quick.until(t, time.Minute, npd.OK)
+}
+
+// kubelet with Evented PLEG: since 1.37 it relists every second all the same and is judged, before it is not. With streaming
+// lists its log has other words for a runtime that hangs, which the journal rules know.
+func TestPLEGEvented(t *testing.T) {
+	notInGuest(t)
+	n := lab.StartNodeWith(t, binaries, lab.NodeConfig{
+		Settings:   "featureGates: {EventedPLEG: true, CRIListStreaming: true}\n",
+		Containerd: lab.ContainerdConfig{Version: "2.x"},
+	})
+	args := kubeletArgs(t, n)
+	n.CreatePod(t, "web-1")
+	lab.Eventually(t, time.Minute, "the pod runs", func() bool { return n.PodPhase(t, "web-1") == "Running" })
+	metrics := string(askKubelet(t, n, n.ServiceAccount(t, "kube-system", "node-problem-detector"), "/metrics"))
+	if !strings.Contains(metrics, "kubelet_evented_pleg_connection_success_count 1\n") || !strings.Contains(metrics, `kubernetes_feature_enabled{name="CRIListStreaming",stage="ALPHA"} 1`) {
+		t.Fatal("kubelet has no Evented PLEG, or does not stream")
+	}
+	check := watch(t, "pleg", args...)
+	check.wantOK(t)
+	if version := n.KubeletVersion(t); strings.HasPrefix(version, "v1.36.") {
+		wantWords(t, check.look(t).Message, "kubelet has Evented PLEG")
+		return
+	}
+	wantWords(t, check.look(t).Message, "the last relist was")
+
+	pid := n.Containerd.PID(t)
+	n.Containerd.Signal(t, pid, unix.SIGSTOP)
+	wantWords(t, check.until(t, 2*time.Minute, npd.NonOK), "PLEG stalled: kubelet waits for the container runtime for 6", "ContainerRuntimeStalled")
+	if ready := n.Condition(t, "Ready"); ready != "True" {
+		t.Errorf("the node's Ready is %s when the check says Problem", ready)
+	}
+	// The streams end with kubelet's deadline of two minutes.
+	for _, method := range []string{"StreamPodSandboxes", "StreamContainers"} {
+		var line string
+		lab.Eventually(t, 2*time.Minute, method+" fails", func() bool {
+			for said := range strings.Lines(n.KubeletLog(t)) {
+				if strings.Contains(said, method+" recv failed") {
+					line = strings.TrimSpace(said)
+				}
+			}
+			return line != "" || method == "StreamContainers" // a relist that waits for sandboxes asks for no containers
+		})
+		t.Logf("kubelet's line: %s", line)
+		if line != "" && !regexp.MustCompile(kubeletRule(t, "KubeletListTimeout")).MatchString(line) {
+			t.Errorf("no journal rule for it")
+		}
+	}
+	n.Containerd.Signal(t, pid, unix.SIGCONT)
+	check.until(t, 30*time.Second, npd.OK)
+}
+
+// kubeletRule is the pattern of a journal rule for kubelet.
+func kubeletRule(t *testing.T, reason string) string {
+	t.Helper()
+	content, err := os.ReadFile("../../journal-rules/kubelet.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config struct {
+		Rules []struct{ Reason, Pattern string }
+	}
+	if err := json.Unmarshal(content, &config); err != nil {
+		t.Fatal(err)
+	}
+	for _, rule := range config.Rules {
+		if rule.Reason == reason {
+			return rule.Pattern
+		}
+	}
+	t.Fatalf("no rule %s", reason)
+	return ""
 }

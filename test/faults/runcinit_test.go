@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"npd-plugins/internal/npd"
 	"npd-plugins/test/lab"
 )
 
@@ -254,4 +257,109 @@ func TestRuncInitStuckInPod(t *testing.T) {
 	check.wantProblem(t, pod.Metadata.Name)
 	containerd.RemovePods(t, []string{sandbox})
 	check.wantOK(t)
+}
+
+// A real kubelet whose runc hangs: the check says so before kubelet gives up the start, goes on saying so between kubelet's
+// attempts, and says OK when the container starts.
+func TestRuncInitOfKubelet(t *testing.T) {
+	notInGuest(t)
+	n := lab.StartNodeWith(t, binaries, lab.NodeConfig{Containerd: lab.ContainerdConfig{Runtimes: map[string]string{"rc93": lab.RuncRC93(t)}}})
+	profiles := filepath.Join(filepath.Dir(filepath.Dir(n.Certificate)), "kubelet/seccomp")
+	if err := os.MkdirAll(profiles, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeJSON(t, filepath.Join(profiles, "big.json"), bigSeccompProfile())
+	type object = map[string]any
+	n.Call(t, http.MethodPost, "/apis/node.k8s.io/v1/runtimeclasses", object{"metadata": object{"name": "rc93"}, "handler": "rc93"})
+	check := watch(t, "runc-init", "--cri-endpoint", n.Containerd.Endpoint)
+	check.wantOK(t)
+
+	culprit := exceedPipeLimit(t)
+	n.Call(t, http.MethodPost, "/api/v1/namespaces/default/pods", object{
+		"metadata": object{"name": "hangs-1"},
+		"spec": object{
+			"nodeName": lab.NodeName, "hostNetwork": true, "automountServiceAccountToken": false, "enableServiceLinks": false, "terminationGracePeriodSeconds": 1,
+			"runtimeClassName": "rc93", "tolerations": []object{{"operator": "Exists"}},
+			"containers": []object{{"name": "app", "image": lab.PauseImage, "imagePullPolicy": "Never", "securityContext": object{
+				"allowPrivilegeEscalation": false, "seccompProfile": object{"type": "Localhost", "localhostProfile": "big.json"}}}},
+		},
+	})
+	waitForStuckInit(t, n.Cgroup)
+	began := time.Now()
+	check.wantOK(t)
+	wantWords(t, check.until(t, 2*time.Minute, npd.NonOK), "a container does not start; pod default/hangs-1 container ", " created 4", "runc:[2:INIT] (pid ", "fs.pipe-user-pages-soft is exceeded")
+	t.Logf("Problem %v after runc began to hang", time.Since(began).Round(time.Second))
+	lab.Eventually(t, 2*time.Minute, "kubelet gives up", func() bool { return strings.Contains(n.KubeletLog(t), "StartContainer from runtime service failed") })
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Second) {
+		result := check.look(t)
+		if result.Status != npd.NonOK {
+			t.Fatalf("between two attempts: %s", result.Message)
+		}
+		if strings.Contains(result.Message, "not started 2 times in 2m") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("no second attempt was seen")
+		}
+	}
+	culprit.Stop()
+	if pid, _ := runcInit(n.Cgroup); pid != 0 { // its pipe stays small
+		unix.Kill(pid, unix.SIGKILL)
+	}
+	lab.Eventually(t, 2*time.Minute, "the pod runs", func() bool { return n.PodPhase(t, "hangs-1") == "Running" })
+	check.until(t, 30*time.Second, npd.OK)
+
+	// A process in the container that calls itself so is none of runc's.
+	impostor := exec.Command(disguised(t, "runc:[2:INIT]"))
+	if err := impostor.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		impostor.Process.Kill()
+		impostor.Wait()
+	})
+	joinContainer(t, n.Cgroup, impostor.Process.Pid)
+	lab.Eventually(t, 10*time.Second, "the process has that name", func() bool { pid, _ := runcInit(n.Cgroup); return pid == impostor.Process.Pid })
+	time.Sleep(1100 * time.Millisecond)
+	watch(t, "runc-init", "--age=1s", "--cri-endpoint", n.Containerd.Endpoint).wantOK(t)
+}
+
+// disguised is the pause program under another name.
+func disguised(t *testing.T, name string) string {
+	t.Helper()
+	pause, err := os.ReadFile(filepath.Join(binaries, "pause"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, pause, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// joinContainer puts a process into the cgroup of the only pod's container below parent.
+func joinContainer(t *testing.T, parent string, pid int) {
+	t.Helper()
+	for _, pattern := range []string{"/sys/fs/cgroup/pids", "/sys/fs/cgroup"} {
+		// The sandbox's was made before the container's.
+		groups, _ := filepath.Glob(pattern + parent + "/kubepods/*/pod*/*/cgroup.procs")
+		slices.SortFunc(groups, func(a, b string) int { return birth(t, b).Compare(birth(t, a)) })
+		if len(groups) > 0 {
+			if err := os.WriteFile(groups[0], []byte(strconv.Itoa(pid)), 0); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatal("no container")
+}
+
+func birth(t *testing.T, path string) time.Time {
+	t.Helper()
+	info, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.ModTime()
 }
