@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -318,7 +317,7 @@ func TestRuncInitOfKubelet(t *testing.T) {
 		impostor.Process.Kill()
 		impostor.Wait()
 	})
-	joinContainer(t, n.Cgroup, impostor.Process.Pid)
+	joinContainer(t, n, impostor.Process.Pid)
 	lab.Eventually(t, 10*time.Second, "the process has that name", func() bool { pid, _ := runcInit(n.Cgroup); return pid == impostor.Process.Pid })
 	time.Sleep(1100 * time.Millisecond)
 	watch(t, "runc-init", "--age=1s", "--cri-endpoint", n.Containerd.Endpoint).wantOK(t)
@@ -338,28 +337,22 @@ func disguised(t *testing.T, name string) string {
 	return path
 }
 
-// joinContainer puts a process into the cgroup of the only pod's container below parent.
-func joinContainer(t *testing.T, parent string, pid int) {
+// joinContainer puts a process into the cgroup of the node's only container that runs.
+func joinContainer(t *testing.T, n *lab.Node, pid int) {
 	t.Helper()
-	for _, pattern := range []string{"/sys/fs/cgroup/pids", "/sys/fs/cgroup"} {
-		// The sandbox's was made before the container's.
-		groups, _ := filepath.Glob(pattern + parent + "/kubepods/*/pod*/*/cgroup.procs")
-		slices.SortFunc(groups, func(a, b string) int { return birth(t, b).Compare(birth(t, a)) })
-		if len(groups) > 0 {
+	running := &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}
+	reply, err := n.Containerd.Runtime.ListContainers(t.Context(), &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{State: running}})
+	if err != nil || len(reply.Containers) != 1 {
+		t.Fatalf("%v, %v", reply, err)
+	}
+	for _, hierarchy := range []string{"/sys/fs/cgroup/pids", "/sys/fs/cgroup"} {
+		groups, _ := filepath.Glob(hierarchy + n.Cgroup + "/kubepods/*/pod*/" + reply.Containers[0].Id + "/cgroup.procs")
+		if len(groups) == 1 {
 			if err := os.WriteFile(groups[0], []byte(strconv.Itoa(pid)), 0); err != nil {
 				t.Fatal(err)
 			}
 			return
 		}
 	}
-	t.Fatal("no container")
-}
-
-func birth(t *testing.T, path string) time.Time {
-	t.Helper()
-	info, err := os.Stat(filepath.Dir(path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return info.ModTime()
+	t.Fatal("the container has no cgroup")
 }
