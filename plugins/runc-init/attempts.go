@@ -58,7 +58,7 @@ func (c *check) askRuntime(ctx context.Context, l *plugin.Look, found []stuck, m
 	var created []stuck
 	_, err = client.Containers(ctx, inState(runtime.ContainerState_CONTAINER_CREATED), func(k *cri.Container) {
 		age := l.Now.Sub(k.CreatedAt)
-		if k.State != runtime.ContainerState_CONTAINER_CREATED || k.CreatedAt.IsZero() || age < settled {
+		if k.State != runtime.ContainerState_CONTAINER_CREATED || k.CreatedAt.IsZero() || age < min(settled, c.age) {
 			return
 		}
 		s := stuck{owner: k.Pod(), id: plugin.Safe(string(k.ID), 64), age: age}
