@@ -316,7 +316,7 @@ func tell(c Check, mem *state, v Verdict, inARow int, look *Look) report {
 	r.Status, r.Message = v.Status, v.Message
 	switch {
 	case v.Status == Unknown && v.Looked:
-		mem.Failed, mem.Bad = 0, 0
+		mem.Failed = 0
 	case v.Status == Unknown:
 		mem.Failed++
 		if last := mem.Last; last != nil && last.Status != Unknown && mem.Failed <= keptFailures && look.StateErr == nil { // else nobody counts them

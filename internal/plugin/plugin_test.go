@@ -563,7 +563,7 @@ func TestLookThatSawSomethingElse(t *testing.T) {
 			m.look = gone(v)
 			m.run()
 			m.look = nil
-			m.want(m.tell(Problem, "broken"), OK, "bad look 1 of 2: broken") // not in a row
+			m.want(m.tell(Problem, "broken"), Problem, "broken") // it counted as neither
 		})
 	}
 	if v := Unknownf("cannot ask the toy: %v, %s", os.ErrPermission, context.DeadlineExceeded); v.Looked {

@@ -15,6 +15,7 @@ import (
 	"npd-plugins/internal/cri"
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/procfs"
+	"npd-plugins/internal/waits"
 )
 
 type check struct {
@@ -55,9 +56,8 @@ type stuck struct {
 	cgroups string // of the process
 	tries   int    // attempts to start it, when there were several
 	over    bool   // kubelet has given up the last of them, and makes the next later
+	frozen  bool   // with its cgroup
 }
-
-func (s stuck) frozen() bool { return inFreezer(s.waits) }
 
 func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	found, err := c.processes(l)
@@ -67,7 +67,7 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	var m memory
 	l.Recall(&m)
 	found, criErr := c.askRuntime(ctx, l, found, &m)
-	found = slices.DeleteFunc(found, stuck.frozen)
+	found = slices.DeleteFunc(found, func(s stuck) bool { return s.frozen })
 	if criErr == nil {
 		l.Remember(m)
 	} else if len(found) == 0 {
@@ -125,12 +125,6 @@ func inPipeWrite(wchan string) bool {
 	return wchan == "anon_pipe_write" || wchan == "pipe_write" || wchan == "pipe_wait"
 }
 
-// inFreezer says whether the kernel function is the freezer's: __refrigerator on
-// cgroup v1, do_freezer_trap (inlined into get_signal) on v2.
-func inFreezer(wchan string) bool {
-	return wchan == "__refrigerator" || wchan == "do_freezer_trap" || wchan == "get_signal"
-}
-
 // comm that runc gives its init (libcontainer/nsenter/nsexec.c).
 const initComm = "runc:[2:INIT]"
 
@@ -146,11 +140,12 @@ func (c *check) processes(l *plugin.Look) ([]stuck, error) {
 			return true
 		}
 		p := procfs.Of(l.Host, s.PID)
+		why := waits.Of(l.Host, p, s.State)
 		file, _ := p.Cgroups() // a process that has just ended has none
 		owner := cgroup.OwnerOfProcess(file)
 		found = append(found, stuck{
 			owner: l.Owner(cgroup.Owner{PodUID: owner.PodUID}), id: owner.Container, age: s.Age(uptime),
-			process: fmt.Sprintf("%s (pid %d)", initComm, s.PID), waits: plugin.Safe(p.WaitChannel(), 40), cgroups: string(file)})
+			process: fmt.Sprintf("%s (pid %d)", initComm, s.PID), waits: plugin.Safe(why.In, 40), frozen: why.Frozen, cgroups: string(file)})
 		return true
 	})
 	return found, err

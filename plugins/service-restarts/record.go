@@ -1,12 +1,8 @@
 package main
 
 import (
-	"fmt"
 	"math"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/systemd"
@@ -23,7 +19,7 @@ type record struct {
 
 // next is the record after another look. r is nil at the first one.
 func (r *record) next(s systemd.Service, now time.Time, window time.Duration) *record {
-	n := &record{Seen: now.Unix(), Restarts: s.Restarts, Start: s.Start, End: ending(s)}
+	n := &record{Seen: now.Unix(), Restarts: s.Restarts, Start: s.Start, End: plugin.Safe(s.Ending(), 60)}
 	if r == nil {
 		return n
 	}
@@ -72,31 +68,4 @@ func (r *record) count() int {
 		n += min(s[1], math.MaxUint32)
 	}
 	return int(n)
-}
-
-// ending tells how a service ended, "" while it runs.
-func ending(s systemd.Service) string {
-	var how []string
-	switch s.Result {
-	case "", "success", "exit-code", "signal", "core-dump": // told by the status
-	default:
-		how = append(how, plugin.Safe(s.Result, 30)) // oom-kill, start-limit-hit, watchdog, timeout, ...
-	}
-	const exited, killed, dumped = 1, 2, 3 // CLD_* of include/uapi/asm-generic/siginfo.h
-	switch s.Code {
-	case exited:
-		how = append(how, fmt.Sprintf("exit status %d", s.Status))
-	case killed:
-		how = append(how, signal(s.Status))
-	case dumped:
-		how = append(how, signal(s.Status)+" with a core dump")
-	}
-	return strings.Join(how, ", ")
-}
-
-func signal(number int32) string {
-	if name := unix.SignalName(unix.Signal(number)); name != "" {
-		return name
-	}
-	return fmt.Sprintf("signal %d", number)
 }

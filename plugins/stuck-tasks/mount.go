@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"npd-plugins/internal/containerd"
 	"npd-plugins/internal/host"
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/procfs"
@@ -44,7 +45,7 @@ func (t *task) mount(l *plugin.Look) string {
 		}
 		return fmt.Sprintf("one of %d %s mounts: %s", total, r.kind, mounts)
 	}
-	if bundle := t.bundle(l.Host); t.isShim() && bundle != "" {
+	if bundle := containerd.Bundle(l.Host, t.pid); t.isShim() && bundle != "" {
 		point := ""
 		procfs.EachMount(l.Host, func(m procfs.Mount) bool {
 			if strings.HasPrefix(m.Point, bundle+"/") {

@@ -1,16 +1,16 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
-	"path"
 	"strings"
 	"time"
 
 	"npd-plugins/internal/cgroup"
+	"npd-plugins/internal/containerd"
 	"npd-plugins/internal/host"
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/procfs"
+	"npd-plugins/internal/waits"
 )
 
 // task is one in uninterruptible sleep. Its Stat is that of the thread.
@@ -32,8 +32,7 @@ type task struct {
 func (t *task) inspect(l *plugin.Look) {
 	t.waits = t.process.WaitChannel()
 	t.stack = append([]string{t.waits}, t.process.Stack()...)
-	groups, _ := t.process.Cgroups() // a task that has just ended has none
-	t.frozen = t.waits == "__refrigerator" || cgroup.Frozen(l.Host, groups)
+	t.frozen = waits.Of(l.Host, t.process, t.State).Frozen
 }
 
 // sleepsOn says whether the task is still in the sleep in which it was found.
@@ -95,13 +94,12 @@ func (t *task) describe(l *plugin.Look) string {
 }
 
 // container names the container of a shim. containerd's shims are all in the
-// cgroup of its service and have the folder of the container as their working
-// directory, with what it was made of in config.json.
+// cgroup of its service.
 func (t *task) container(l *plugin.Look) string {
 	groups, _ := t.process.Cgroups()
 	owner := cgroup.OwnerOfProcess(groups)
 	if owner.Container == "" {
-		owner = bundleOwner(l.Host, t.bundle(l.Host))
+		owner = containerd.ShimOwner(l.Host, t.pid)
 	}
 	switch {
 	case owner.Container == "":
@@ -111,30 +109,4 @@ func (t *task) container(l *plugin.Look) string {
 	default:
 		return fmt.Sprintf("container %s of %s", owner.Container[:12], l.Owner(owner))
 	}
-}
-
-// bundle is the working directory of a shim, "" when it is none of containerd's
-// in /run: only there is it certain that no disk and no mount stands behind it.
-func (t *task) bundle(h *host.Root) string {
-	cwd, err := procfs.Of(h, t.pid).WorkingDirectory()
-	if err != nil || !strings.HasPrefix(cwd, "/run/") {
-		return ""
-	}
-	return cwd
-}
-
-func bundleOwner(h *host.Root, bundle string) cgroup.Owner {
-	if bundle == "" {
-		return cgroup.Owner{}
-	}
-	owner := cgroup.OwnerOf("/" + path.Base(bundle))
-	var spec struct {
-		Linux struct {
-			CgroupsPath string `json:"cgroupsPath"`
-		} `json:"linux"`
-	}
-	if b, err := h.ReadFile(bundle + "/config.json"); err == nil && json.Unmarshal(b, &spec) == nil {
-		owner.PodUID = cgroup.OwnerOf(spec.Linux.CgroupsPath).PodUID
-	}
-	return owner
 }
