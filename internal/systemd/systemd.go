@@ -262,8 +262,18 @@ func object(unit string) dbus.ObjectPath {
 // ActiveSince is when a unit that is loaded became active, the zero time when
 // it is not.
 func (m *Manager) ActiveSince(ctx context.Context, unit string) (time.Time, error) {
+	return m.when(ctx, unit, "ActiveEnterTimestamp")
+}
+
+// ActivatingSince is when a unit that is loaded began to start, whether it has
+// started since or not, the zero time when it is inactive since the boot.
+func (m *Manager) ActivatingSince(ctx context.Context, unit string) (time.Time, error) {
+	return m.when(ctx, unit, "InactiveExitTimestamp")
+}
+
+func (m *Manager) when(ctx context.Context, unit, property string) (time.Time, error) {
 	var microseconds uint64
-	err := m.get(ctx, object(unit), "Unit", "ActiveEnterTimestamp", &microseconds)
+	err := m.get(ctx, object(unit), "Unit", property, &microseconds)
 	if err != nil || microseconds == 0 {
 		return time.Time{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +24,7 @@ import (
 
 type check struct {
 	slow     time.Duration
+	start    time.Duration
 	endpoint string
 }
 
@@ -41,38 +43,70 @@ func main() {
 		Example:    "--host-root=/host --slow=10s",
 		For:        2,
 		Timeout:    20 * time.Second,
-		Flags: func(fs *flag.FlagSet) {
-			plugin.DurationVar(fs, &c.slow, "slow", 10*time.Second, "Problem when a call takes this `duration` or longer; --timeout must be twice as long")
-			cri.EndpointVar(fs, &c.endpoint)
+		Flags: func(flags *flag.FlagSet) {
+			plugin.DurationVar(flags, &c.slow, "slow", 10*time.Second, "Problem when a call takes this `duration` or longer; --timeout must be twice as long")
+			plugin.DurationVar(flags, &c.start, "start", time.Minute, "Problem when the runtime has run for this `duration` without listening at its socket")
+			cri.EndpointVar(flags, &c.endpoint)
 		},
 		Look: c.look,
 	})
 }
 
 func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
+	var m memory
+	l.Recall(&m)
+	if c.endpoint != "" && !samePath(m.Socket, c.endpoint) {
+		m.Socket = "" // it was told to look elsewhere
+	}
+	v := c.atSockets(ctx, l, &m)
+	l.Remember(m)
+	return v
+}
+
+// atSockets judges the first socket at which a runtime answers, or does not.
+func (c *check) atSockets(ctx context.Context, l *plugin.Look, m *memory) plugin.Verdict {
 	sockets, err := cri.Sockets(l.Host, c.endpoint)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && m.Socket != "":
+		return c.down(ctx, l, m.Socket, m.Socket+" is gone", nil)
+	case errors.Is(err, fs.ErrNotExist):
+		return c.down(ctx, l, c.endpoint, "there is no socket", err)
+	case err != nil:
 		return plugin.Unknownf("cannot time the container runtime: %v", err)
 	}
 	var refused string // socket that a daemon left, or one that was removed long ago
 	var noCRI, failed error
+	lost := m.Socket != "" // what has answered does not any more
 	for _, socket := range sockets {
 		v, err := c.lookAt(ctx, l, socket)
 		switch {
 		case err == nil:
+			if v.Status == plugin.OK {
+				m.Socket = socket
+			}
 			return v
 		case errors.Is(err, syscall.ECONNREFUSED):
-			refused = cmp.Or(refused, socket)
+			if refused == "" || socket == m.Socket {
+				refused = socket
+			}
+		case status.Code(err) == codes.Unimplemented && socket == m.Socket:
+			return problem(fmt.Sprintf("container runtime has lost its CRI: %s answers without it, its plugin has failed or is disabled; see the runtime's log", socket))
 		case status.Code(err) == codes.Unimplemented: // the containerd of Docker
 			noCRI = cmp.Or(noCRI, err)
 		default:
 			failed = cmp.Or(failed, err)
 		}
+		lost = lost && socket != m.Socket
 	}
-	if refused != "" && failed == nil {
-		return problem(fmt.Sprintf("container runtime is down: nobody listens at %s (connection refused); %s", refused, daemonState(ctx, l, refused, 0)))
+	switch {
+	case failed != nil:
+		return plugin.Unknownf("cannot time the container runtime: %v", cri.Reason(failed))
+	case lost:
+		return c.down(ctx, l, m.Socket, m.Socket+" is gone", nil)
+	case refused != "":
+		return c.down(ctx, l, refused, fmt.Sprintf("nobody listens at %s (connection refused)", refused), nil)
 	}
-	return plugin.Unknownf("cannot time the container runtime: %s", cri.Reason(cmp.Or(failed, noCRI)))
+	return plugin.Unknownf("cannot time the container runtime: %v", cri.Reason(noCRI))
 }
 
 // lookAt judges the runtime at a socket. An error says why there is none.
@@ -209,7 +243,7 @@ func (c *check) judge(calls []call, patience time.Duration, daemon func() string
 	case len(o.failed) == len(calls):
 		return plugin.Verdict{}, o.err
 	case failed != "":
-		return plugin.Unknownf("the container runtime answers in time, but with an error: %v", o.err), nil
+		return plugin.Undecidedf("the container runtime answers in time, but with an error: %v", o.err), nil
 	}
 	if message == nil {
 		return plugin.Verdict{Message: "the container runtime answers: " + answered, Measurements: c.measurements(calls)}, nil

@@ -94,6 +94,7 @@ const allow = 60 * time.Second
 
 func look(t *testing.T, root string, c *check) plugin.Verdict {
 	t.Helper()
+	c.start = time.Minute
 	ctx, cancel := context.WithTimeout(context.Background(), allow)
 	defer cancel()
 	v := c.look(ctx, plugintest.Look(t, hosttest.Open(t, root)))
@@ -110,11 +111,19 @@ func node(state byte, wchan string) hosttest.Tree {
 		"proc/812/stat":   stat(812, "containerd", state, 20),
 		"proc/812/wchan":  wchan,
 		"proc/812/cgroup": "0::/system.slice/containerd.service\n",
+		"proc/812/status": statusFile(812),
+		"proc/812/exe":    "-> /usr/bin/containerd",
+		"proc/uptime":     "4000.00 8000.00\n",
 	}
 }
 
 func stat(pid int, comm string, state byte, threads int) string {
 	return fmt.Sprintf("%d (%s) %c 1 1 1 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 %d 0 4000 0 0 18446744073709551615 0 0\n", pid, comm, state, threads)
+}
+
+// statusFile is that of a process of root in the PID namespace of the host.
+func statusFile(pid int) string {
+	return fmt.Sprintf("Name:\tx\nUid:\t0\t0\t0\t0\nNSpid:\t%d\n", pid)
 }
 
 var all = []string{"Version", "Status", "ListContainers", "ListPodSandbox"}
@@ -142,11 +151,11 @@ func TestCalls(t *testing.T) {
 		{"busy, in time", node('S', "futex_do_wait"), each(answersAfter(100 * time.Millisecond)), 20 * time.Second, plugin.OK, nil},
 		{"a lock under the lists", node('S', "futex_do_wait"), behaviour{"ListContainers": hangs, "ListPodSandbox": hangs}, time.Second, plugin.Problem,
 			[]string{"container runtime hangs in ListContainers, ListPodSandbox for 1.2s; Version ", ", Status ", " answer: a lock is held in it, see IOStalled, TasksStuck; ",
-				"containerd (pid 812) is not stopped, state S in futex_do_wait"}},
+				"containerd (pid 812) is not stopped, it sleeps in futex_do_wait (state S)"}},
 		{"a lock under one list", node('D', "jbd2_log_wait_commit"), behaviour{"ListContainers": hangs}, time.Second, plugin.Problem,
-			[]string{"container runtime hangs in ListContainers for", "ListPodSandbox ", "containerd (pid 812) sleeps uninterruptibly, state D in jbd2_log_wait_commit"}},
+			[]string{"container runtime hangs in ListContainers for", "ListPodSandbox ", "containerd (pid 812) is in uninterruptible sleep in jbd2_log_wait_commit (state D)"}},
 		{"nothing answers", node('T', "do_signal_stop"), each(hangs), time.Second, plugin.Problem,
-			[]string{"container runtime answers nothing: Version, Status, ListContainers, ListPodSandbox hang for 1.2s; containerd (pid 812) is stopped, state T in do_signal_stop: kill -CONT 812"}},
+			[]string{"container runtime answers nothing: Version, Status, ListContainers, ListPodSandbox hang for 1.2s; containerd (pid 812) is stopped (state T)"}},
 		{"nothing answers, and /proc is not there", nil, each(hangs), time.Second, plugin.Problem, []string{"answers nothing", "mount the host's /proc there"}},
 		{"nothing answers, and there is no daemon", hosttest.Tree{"proc/1/stat": stat(1, "systemd", 'S', 1)}, each(hangs), time.Second, plugin.Problem,
 			[]string{"answers nothing", "there is no process containerd"}},
@@ -274,7 +283,7 @@ func TestSockets(t *testing.T) {
 		words    []string
 	}{
 		{"nobody listens", []func(*testing.T, string){stale(containerdSocket)}, "", plugin.Problem,
-			[]string{"container runtime is down: nobody listens at " + containerdSocket + " (connection refused); containerd (pid 812) is not stopped, state S in futex_do_wait"}},
+			[]string{"container runtime is down: nobody listens at " + containerdSocket + " (connection refused); containerd (pid 812) is not stopped, it sleeps in futex_do_wait (state S)"}},
 		{"nobody listens where told", []func(*testing.T, string){stale(crioSocket), healthy(containerdSocket, "v1")}, crioSocket, plugin.Problem,
 			[]string{"nobody listens at " + crioSocket + " (connection refused); there is no process crio"}},
 		{"the socket of a removed runtime", []func(*testing.T, string){stale(containerdSocket), healthy(crioSocket, "v1")}, "", plugin.OK, nil},

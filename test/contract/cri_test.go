@@ -116,6 +116,38 @@ func TestBadSocket(t *testing.T) {
 	}
 }
 
+// TestRuntimeGoes looks at a runtime that answers, and again when it is gone: that is no failed look, for which the last verdict
+// would stand in.
+func TestRuntimeGoes(t *testing.T) {
+	for name, leave := range map[string]func(*testing.T, string){
+		"the socket is removed": func(*testing.T, string) {},
+		"nobody listens":        func(t *testing.T, root string) { lab.LeaveSocket(t, root, socketPath) },
+		"without CRI": func(t *testing.T, root string) {
+			lab.ServeCRI(t, listen(t, root), "", new(lab.FakeCRI))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			eachCheck(t, check.usesCRI, func(t *testing.T, c check) {
+				root := healthyRoot(t, "v2")
+				serveHealthy(t, root)
+				args := append(tellsSilence[c.name], "--state-dir="+filepath.Join(t.TempDir(), "state"))
+				if r := c.run(t, c.on(root, args...)...); r.ExitCode == 2 {
+					t.Fatalf("cannot look at the healthy host: %s", r.Message)
+				}
+				if err := os.Remove(filepath.Join(root, socketPath)); err != nil {
+					t.Fatal(err)
+				}
+				leave(t, root)
+				if _, isFinding := tellsSilence[c.name]; !isFinding {
+					c.wantUnknown(t, c.on(root, args...), runtimeWord)
+				} else if r := c.run(t, c.on(root, args...)...); r.Status != npd.NonOK {
+					t.Errorf("%v, want a Problem: %s", r.Status, r.Message)
+				}
+			})
+		})
+	}
+}
+
 // TestEndpoint has the socket where the flag says, also behind the link that /var/run is.
 func TestEndpoint(t *testing.T) {
 	root := healthyRoot(t, "v2")
