@@ -60,10 +60,6 @@ type Look struct {
 	Now  time.Time
 	Log  *logrus.Logger // to stderr, which NPD logs
 
-	// StateErr says why nothing can be remembered until the next look; nil
-	// when it can.
-	StateErr error
-
 	recalled   json.RawMessage
 	remembered any
 }
@@ -87,7 +83,7 @@ func (l *Look) Remember(v any) { l.remembered = v }
 // Next is the look of the next run, which recalls what this one remembered. It
 // is for tests of a check's Look; a run takes its memory from the state file.
 func (l *Look) Next() *Look {
-	next := &Look{Host: l.Host, Now: l.Now, Log: l.Log, StateErr: l.StateErr}
+	next := &Look{Host: l.Host, Now: l.Now, Log: l.Log}
 	if l.remembered != nil {
 		next.recalled, _ = json.Marshal(l.remembered)
 	}
@@ -162,13 +158,13 @@ func run(c Check, args []string, stdout, stderr io.Writer) int {
 	if stateErr != nil {
 		log.Warnf("no memory between runs: %v", stateErr)
 	}
-	look := &Look{Now: start, Log: log, StateErr: stateErr}
+	look := &Look{Now: start, Log: log}
 	var r report
 	if look.Host, err = host.Open(o.hostRoot); err != nil {
 		v := Unknownf("%v: mount the node's file system there, or set --host-root", err)
 		r = tell(c, &state{}, v, o.inARow, look) // the memory of another boot, for all we know: left alone
 	} else {
-		r = lookAndKeep(c, look, st, o, warned)
+		r = lookAndKeep(c, look, st, stateErr, o, warned)
 	}
 	code, err := outputs[o.output](stdout, r)
 	if err != nil {
@@ -191,9 +187,10 @@ type outcome struct {
 
 // lookAndKeep looks with the memory of the last run and keeps it for the next.
 // It leaves behind what hangs; a tenth of the timeout is left for telling the
-// verdict on a node that is short of CPU.
-func lookAndKeep(c Check, look *Look, st store, o options, warned *said) report {
-	recalled := make(chan state, 1)
+// verdict on a node that is short of CPU. stateErr says why nothing can be kept,
+// nil when it can.
+func lookAndKeep(c Check, look *Look, st store, stateErr error, o options, warned *said) report {
+	recalled := make(chan loaded, 1)
 	done := make(chan outcome, 1)
 	go func() {
 		defer func() {
@@ -203,15 +200,12 @@ func lookAndKeep(c Check, look *Look, st store, o options, warned *said) report 
 			}
 		}()
 		mem, err := st.load(look.Host.BootID(), look.Now)
-		if errors.Is(err, errNoBoot) {
-			look.StateErr = err
-		}
 		warned.recall(mem.Said, !look.Log.IsLevelEnabled(logrus.InfoLevel)) // who asks for more wants all of it
 		if err != nil {
 			look.Log.Warnf("starting with an empty memory: %v", err)
 		}
 		look.recalled = mem.Check
-		recalled <- mem
+		recalled <- loaded{mem, err}
 		ctx, cancel := context.WithTimeout(context.Background(), o.timeout/10*8)
 		defer cancel()
 		v := c.Look(ctx, look)
@@ -221,26 +215,39 @@ func lookAndKeep(c Check, look *Look, st store, o options, warned *said) report 
 
 	var mem state
 	select {
-	case mem = <-recalled:
+	case l := <-recalled:
+		mem = l.state
+		if errors.Is(l.err, errNoBoot) {
+			stateErr = l.err
+		}
 	default: // the host root hangs: the memory is of another boot, for all we know
 		return tell(c, &state{}, end.verdict, o.inARow, &Look{Now: look.Now, Log: look.Log})
 	}
-	before := mem
+	last := mem.Last
 	mem.keep(end.remembered, look.Log)
 	r := tell(c, &mem, end.verdict, o.inARow, look)
-	if look.StateErr != nil {
-		return r
-	}
 	mem.Said = warned.keep()
-	if err := st.save(mem); err != nil {
-		look.Log.Warnf("cannot keep the memory for the next run: %v", err)
-		if end.verdict.Status == Problem && r.Status == OK {
-			// Nobody would count the bad looks: without memory the first one counts.
-			look.StateErr = err
-			r = tell(c, &before, end.verdict, o.inARow, look)
+	if stateErr == nil {
+		if stateErr = st.save(mem); stateErr != nil {
+			look.Log.Warnf("cannot keep the memory for the next run: %v", stateErr)
+		}
+	}
+	if stateErr != nil {
+		// Nobody would count: the first bad look is a Problem, and the first that failed is Unknown.
+		r = tell(c, &state{}, end.verdict.unkept(stateErr), 1, look)
+	}
+	if r.Status == Problem && (last == nil || last.Status != Problem) {
+		for _, line := range end.verdict.Details {
+			look.Log.WithContext(evidence).Warn(Safe(line, 2*MaxMessage))
 		}
 	}
 	return r
+}
+
+// loaded is what the state file gave.
+type loaded struct {
+	state state
+	err   error
 }
 
 // await waits for the end of a look, but not beyond 9 tenths of the timeout. The
@@ -307,10 +314,9 @@ func (o *options) check(fs *flag.FlagSet, log *logrus.Logger) error {
 // given up for Unknown.
 const keptFailures = 4
 
-// tell applies debounce and forecast to the verdict of this look, keeps in mem
-// what the next run must know, and logs the details when a Problem begins. The
-// last verdict stands in for a look that failed, not for one that saw something
-// else.
+// tell applies debounce and forecast to the verdict of this look, and keeps in
+// mem what the next run must know. The last verdict stands in for a look that
+// failed, not for one that saw something else.
 func tell(c Check, mem *state, v Verdict, inARow int, look *Look) report {
 	r := report{Check: c.Name, Condition: c.Condition, Measurements: v.Measurements, now: look.Now}
 	r.Status, r.Message = v.Status, v.Message
@@ -319,7 +325,7 @@ func tell(c Check, mem *state, v Verdict, inARow int, look *Look) report {
 		mem.Failed = 0
 	case v.Status == Unknown:
 		mem.Failed++
-		if last := mem.Last; last != nil && last.Status != Unknown && mem.Failed <= keptFailures && look.StateErr == nil { // else nobody counts them
+		if last := mem.Last; last != nil && last.Status != Unknown && mem.Failed <= keptFailures {
 			look.Log.Warnf("look %d in a row failed, keeping the last verdict: %s", mem.Failed, Safe(v.Message, MaxMessage))
 			r.Status, r.Message = last.Status, last.Message
 			if last.Status == OK {
@@ -339,17 +345,12 @@ func tell(c Check, mem *state, v Verdict, inARow int, look *Look) report {
 		mem.Bad = 0
 	case v.Status == Problem:
 		mem.Bad++
-		if mem.Bad < inARow && look.StateErr == nil {
+		if mem.Bad < inARow {
 			r.Status = OK
 			r.Message = fmt.Sprintf("bad look %d of %d: %s", mem.Bad, inARow, r.Message)
 		}
 	}
 	r.Message = Safe(r.Message, MaxMessage)
-	if r.Status == Problem && (mem.Last == nil || mem.Last.Status != Problem) {
-		for _, line := range v.Details {
-			look.Log.WithContext(evidence).Warn(Safe(line, 2*MaxMessage))
-		}
-	}
 	mem.Last = &told{r.Status, r.Message}
 	return r
 }

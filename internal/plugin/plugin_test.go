@@ -122,6 +122,17 @@ func TestSafe(t *testing.T) {
 	}
 }
 
+func TestCount(t *testing.T) {
+	for want, got := range map[string]string{
+		"0 tasks": Count(0, "task"), "1 task": Count(1, "task"), "2 tasks": Count(2, "task"),
+		"1 process": Count(1, "process"), "2 processes": Count(2, "process"), "1 entry": Count(1, "entry"), "3 entries": Count(3, "entry"),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestUsageErrors(t *testing.T) {
 	m := newMachine(t)
 	m.look = func(context.Context, *Look) Verdict {

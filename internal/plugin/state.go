@@ -224,11 +224,25 @@ func readOwn(path string) (b []byte, modified time.Time, err error) {
 // the new one whole. One that says the same already is only marked as of now.
 func (s store) save(st state) error {
 	text := st.append(nil)
+	if len(text) > maxState { // it would not be read back
+		return fmt.Errorf("state file %s: more than %d bytes", s.path, maxState)
+	}
 	if string(text) == st.file {
 		if unix.UtimesNanoAt(unix.AT_FDCWD, s.path, nil, unix.AT_SYMLINK_NOFOLLOW) == nil {
 			return nil
 		}
 	}
+	if err := s.replace(text); err != nil {
+		var errno syscall.Errno // without the name of the temporary file, which is another at each run
+		if errors.As(err, &errno) {
+			err = errno
+		}
+		return fmt.Errorf("write to %s: %w", filepath.Dir(s.path), err)
+	}
+	return nil
+}
+
+func (s store) replace(text []byte) error {
 	tmp, err := os.CreateTemp(filepath.Dir(s.path), "."+filepath.Base(s.path)+".*")
 	if err != nil {
 		return err

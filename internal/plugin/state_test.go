@@ -119,7 +119,7 @@ func writeState(t *testing.T, m *machine, content string) {
 	}
 }
 
-// Without a place for the state the first bad look counts: nobody would count to two.
+// Without a place for the state the first bad look counts: nobody would count to two. What has to be seen twice is Unknown.
 func TestNoState(t *testing.T) {
 	tests := map[string]func(t *testing.T, m *machine){
 		"the directory is a file": func(t *testing.T, m *machine) {
@@ -145,19 +145,18 @@ func TestNoState(t *testing.T) {
 			m := newMachine(t)
 			m.args = []string{"--for=3"}
 			prepare(t, m)
-			var stateErr error
 			m.look = func(_ context.Context, l *Look) Verdict {
-				stateErr = l.StateErr
 				l.Remember("something")
 				return m.verdict
 			}
 			for range 2 {
 				r := m.tell(Problem, "broken")
 				m.want(r, Problem, "broken")
-				if stateErr == nil || !strings.Contains(r.stderr, "no memory between runs") {
-					t.Errorf("StateErr %v, stderr %q", stateErr, r.stderr)
+				if !strings.Contains(r.stderr, "no memory between runs") {
+					t.Errorf("stderr %q", r.stderr)
 				}
 			}
+			m.wantUnkept()
 			m.want(m.tell(Unknown, "no hands"), Unknown, "no hands")
 			m.want(m.tell(OK, "well"), OK, "well")
 		})
@@ -183,6 +182,63 @@ func TestStateCannotBeSaved(t *testing.T) {
 	entries, err := os.ReadDir(m.stateDir)
 	if err != nil || len(entries) != 1 {
 		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+// The memory that is still there does not stand in for what cannot be kept: nobody counts for how long it would.
+func TestStateCannotBeSavedAnyMore(t *testing.T) {
+	m := newMachine(t)
+	m.want(m.tell(OK, "well"), OK, "well")
+	full := false
+	m.look = func(_ context.Context, l *Look) Verdict {
+		if full { // no file can be made in the directory, which access(2) does not tell
+			if err := os.RemoveAll(m.stateDir); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(m.stateDir, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return m.verdict
+	}
+	for _, tell := range []func(){
+		m.wantUnkept,
+		func() { m.want(m.tell(Unknown, "no hands"), Unknown, "no hands") },
+	} {
+		full = false
+		os.Remove(m.stateDir)
+		m.want(m.tell(OK, "well"), OK, "well")
+		full = true
+		tell()
+	}
+}
+
+// wantUnkept wants Unknown of a look with a suspicion.
+func (m *machine) wantUnkept() {
+	m.t.Helper()
+	m.verdict = Verdict{Message: "well, for now", Suspicion: "a toy creaks", Measurements: []Measurement{{Name: "toys", Value: 1, Unit: "toys"}}}
+	r := m.run()
+	if r.code != int(Unknown) || !strings.HasPrefix(r.stdout, "a toy creaks; whether it lasts is not known: nothing can be kept in --state-dir: ") {
+		m.t.Errorf("exit %d, %q; stderr:\n%s", r.code, r.stdout, r.stderr)
+	}
+}
+
+// A suspicion that can be kept is told by nobody.
+func TestSuspicion(t *testing.T) {
+	m := newMachine(t)
+	m.verdict = Verdict{Message: "well, for now", Suspicion: "a toy creaks"}
+	m.want(m.run(), OK, "well, for now")
+}
+
+// What would not be read back is not written.
+func TestStateTooLarge(t *testing.T) {
+	m := newMachine(t)
+	m.look = func(_ context.Context, l *Look) Verdict {
+		l.Remember(strings.Repeat("x", maxState))
+		return Verdict{Message: "well, for now", Suspicion: "a toy creaks"}
+	}
+	if r := m.run(); r.code != int(Unknown) || !strings.Contains(r.stdout, "more than 4194304 bytes") {
+		t.Errorf("exit %d, %q", r.code, r.stdout)
 	}
 }
 

@@ -35,6 +35,10 @@ type Verdict struct {
 	// Message is one line: the fact in the first 80 bytes, then the culprit and
 	// the next step. The driver makes it safe and cuts it at MaxMessage bytes.
 	Message string
+	// Suspicion is what this look saw of which only the next one can tell whether
+	// it is a Problem, "" for nothing. Where nothing can be kept until then, the
+	// driver makes the verdict Unknown.
+	Suspicion string
 	// Measurements are the numbers behind the verdict.
 	Measurements []Measurement
 	// Details are logged on stderr when a Problem begins, a line each.
@@ -75,6 +79,31 @@ func Unknownf(format string, args ...any) Verdict {
 // verdict stands in for it.
 func Undecidedf(format string, args ...any) Verdict {
 	return Verdict{Status: Unknown, Message: fmt.Sprintf(format, args...), Looked: true}
+}
+
+// unkept is the verdict where nothing can be kept until the next look: what
+// has to be seen twice never is, and is not OK for that.
+func (v Verdict) unkept(why error) Verdict {
+	if v.Suspicion == "" {
+		return v
+	}
+	u := Unknownf("%s; whether it lasts is not known: nothing can be kept in --state-dir: %v", v.Suspicion, why)
+	u.Measurements = v.Measurements
+	return u
+}
+
+// Count writes a number of things: "1 task", "2 tasks", "0 processes".
+func Count(n int, thing string) string {
+	switch {
+	case n == 1:
+	case strings.HasSuffix(thing, "s"):
+		thing += "es"
+	case strings.HasSuffix(thing, "y"):
+		thing = strings.TrimSuffix(thing, "y") + "ies"
+	default:
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
 
 // MaxMessage is the longest message in bytes. node-problem-detector cuts at

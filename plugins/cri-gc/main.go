@@ -82,10 +82,10 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 		{Name: "collectable", Value: float64(len(found)), Unit: "records"},
 		{Name: "kept", Value: float64(kept), Unit: "records"},
 	}}
-	switch {
-	case len(stuck) < c.count && len(found) >= c.count && l.StateErr != nil:
-		return plugin.Unknownf("%d records wait for kubelet's collection, but not known since when: %v", len(found), l.StateErr)
-	case len(stuck) < c.count:
+	if len(stuck) < c.count {
+		if len(found) >= c.count {
+			v.Suspicion = plugin.Count(len(found), "record") + " for kubelet to collect"
+		}
 		v.Message = fmt.Sprintf("%d records wait for kubelet's collection, %d of them for %s; it keeps %d by design", len(found), len(stuck), age(c.age), kept)
 		return v
 	}

@@ -63,6 +63,12 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	if err != nil && len(found) == 0 {
 		return plugin.Unknownf("downloads cannot be seen: %v: mount the host's directory, or set --containerd-root or --crio-temp", err)
 	}
+	ahead := 0 // of the clock
+	for _, d := range found {
+		if d.Written.After(l.Now) && d.idle < c.age {
+			ahead++
+		}
+	}
 	quiet := slices.DeleteFunc(found, func(d download) bool { return d.idle < c.age })
 	advance := len(found) - len(quiet)
 	stalled := quiet
@@ -83,6 +89,9 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 		v.Message = fmt.Sprintf("no image pull is stalled; downloads that advance: %d", advance)
 		if len(quiet) > 0 {
 			v.Message += fmt.Sprintf(", that no runtime waits for: %d", len(quiet))
+		}
+		if ahead > 0 {
+			v.Suspicion = plugin.Count(ahead, "download") + " with a last write later than the clock"
 		}
 		return v
 	}

@@ -94,10 +94,8 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	l.Remember(now)
 	elapsed := time.Duration((now.At - last.At) * float64(time.Second))
 	if last.Disks == nil || elapsed <= 0 || elapsed > maxElapsed {
-		if l.StateErr != nil {
-			return plugin.Unknownf("%s, but how busy the disks are is not known: %v", told(pressure, blind), l.StateErr)
-		}
-		v.Message = told(pressure, blind) + "; how busy the disks are the next look tells"
+		v.Suspicion = told(pressure, blind)
+		v.Message = v.Suspicion + "; how busy the disks are the next look tells"
 		return v
 	}
 	return c.judge(ctx, l, v, told(pressure, blind), pressure.Some.Avg60 >= float64(c.percent) || blind, loads(mounts, last, now, elapsed))

@@ -7,6 +7,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +49,7 @@ type table struct {
 	used, limit uint64
 	sysctl      string // that sets the limit
 	setTo       uint64 // a value that makes room
+	unconfirmed bool   // the next look may tell that it is exempt
 	exempt      bool   // full by the numbers, but what fills it is not held against the limit
 }
 
@@ -142,6 +144,9 @@ func (s *survey) verdict(ctx context.Context) plugin.Verdict {
 	}
 	s.warn(s.failed)
 	s.blame(ctx, &v, fullest, near)
+	if !slices.ContainsFunc(near, func(t table) bool { return !t.unconfirmed }) {
+		v.Suspicion = fullest.String()
+	}
 	return v
 }
 

@@ -124,6 +124,7 @@ func (s *survey) neighbours() {
 		}
 		t := newTable(n.name, n.measurement, "entries", used, limit, n.sysctls+"gc_thresh3")
 		t.exempt = recalled && used > soft && forced[n.file] == forcedBefore[n.file]
+		t.unconfirmed = !recalled && used > soft
 		s.add(t)
 	}
 	if len(forced) > 0 {

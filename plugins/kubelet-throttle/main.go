@@ -105,17 +105,20 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	if err != nil {
 		return plugin.Unknownf("cannot ask kubelet for its waits: %v", err)
 	}
-	if l.StateErr != nil {
-		return plugin.Unknownf("cannot tell how long kubelet's requests wait now: nothing can be remembered until the next look (--state-dir)")
-	}
 	var before memory
 	recalled := l.Recall(&before)
 	l.Remember(memory{l.Now.Unix(), now})
-	if !recalled {
-		return plugin.Verdict{Message: "the first look at kubelet's requests; the next tells how long they wait"}
+	elapsed := l.Now.Sub(time.Unix(before.At, 0))
+	if !recalled || elapsed > maxGap {
+		const seen = "the first look at kubelet's requests"
+		return plugin.Verdict{Message: seen + "; the next tells how long they wait", Suspicion: seen + " does not tell how long they wait"}
 	}
-	return c.judge(now.since(before.Waits), l.Now.Sub(time.Unix(before.At, 0)))
+	return c.judge(now.since(before.Waits), elapsed)
 }
+
+// maxGap is how far apart two looks may be that are compared: over a longer
+// time the waits of now are lost in the mean.
+const maxGap = 10 * time.Minute
 
 func read(ctx context.Context, client *kubelet.Client) (waits, error) {
 	found, isKubelet := waits{}, false

@@ -96,7 +96,7 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 			m.Silent = started.Seconds()
 		}
 		l.Remember(m)
-		return c.silent(m, l.StateErr)
+		return c.silent(m)
 	}
 	m.Silent = 0
 	if err != nil {
@@ -123,16 +123,16 @@ func patience(ctx context.Context) time.Duration {
 }
 
 // silent judges a kubelet that answers, but not with its metrics.
-func (c *check) silent(m memory, stateErr error) plugin.Verdict {
+func (c *check) silent(m memory) plugin.Verdict {
 	since := c.sinceBoot() - time.Duration(m.Silent*float64(time.Second))
 	fact := fmt.Sprintf("kubelet waits for the container runtime for %s (it answers, but not /metrics)", seconds(since))
 	switch {
 	case m.Page != nil && m.Page.evented():
 		return plugin.Unknownf("%s, and it has Evented PLEG, which relists rarely: see ContainerRuntimeStalled", fact)
-	case stateErr != nil:
-		return plugin.Unknownf("%s, and nothing can be remembered to tell for how long (--state-dir)", fact)
 	case since < c.age:
-		return plugin.Unknownf("%s (Problem after %s)", fact, c.age)
+		v := plugin.Unknownf("%s (Problem after %s)", fact, c.age)
+		v.Suspicion = fact
+		return v
 	}
 	v := plugin.Verdict{Status: plugin.Problem}
 	v.Message = fmt.Sprintf("PLEG stalled: %s, as relists do; kubelet gives up after %s; see ContainerRuntimeStalled", fact, seconds(kubeletLimit))
@@ -186,6 +186,9 @@ func (c *check) judge(p *page, before memory, m *memory, now time.Time) plugin.V
 		v.Message = join(slow, last, since.culprits())
 	default:
 		v.Message = join(last, relists)
+		if m.Slow > 0 {
+			v.Suspicion = relists + ", limit " + c.relist.String()
+		}
 		return v
 	}
 	v.Status = plugin.Problem

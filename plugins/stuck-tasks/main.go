@@ -159,9 +159,10 @@ func (c *check) judge(l *plugin.Look, asleep []task, scanned bool, counted strin
 		v.Message, v.Details = kernelFound(l, asleep, counted)
 	case !scanned:
 		return plugin.Unknownf("cannot look for stuck tasks: not all were read in time; raise --timeout")
-	case young > 0 && l.StateErr != nil:
-		return plugin.Unknownf("%d tasks sleep uninterruptibly, but not known for how long: %v", young, l.StateErr)
 	default:
+		if young > 0 {
+			v.Suspicion = plugin.Count(young, "task") + " in uninterruptible sleep"
+		}
 		v.Message = fmt.Sprintf("no task is stuck: %d sleep uninterruptibly now, none of them for %s", len(asleep), c.age)
 		if len(beside) > 0 {
 			v.Message += fmt.Sprintf(" but %d kernel threads", len(beside))

@@ -79,10 +79,10 @@ func (c *check) look(_ context.Context, l *plugin.Look) plugin.Verdict {
 		{Name: "zombies", Value: float64(stay), Limit: float64(limit.Tasks), Unit: "processes", Forecast: true},
 		{Name: "zombies_new", Value: float64(len(parents) - stay), Unit: "processes"},
 	}}
-	switch {
-	case stay < c.count && len(parents) >= c.count && l.StateErr != nil:
-		return plugin.Unknownf("%d zombies, but not known whether they stay: %v", len(parents), l.StateErr)
-	case stay < c.count:
+	if stay < c.count {
+		if len(parents) >= c.count {
+			v.Suspicion = plugin.Count(len(parents), "zombie")
+		}
 		v.Message = fmt.Sprintf("%d zombies stay unreaped, %d are new since the last look", stay, len(parents)-stay)
 		return v
 	}

@@ -1,14 +1,19 @@
 package contract
 
 import (
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"npd-plugins/internal/kubelet/kubelettest"
 	"npd-plugins/internal/npd"
+	"npd-plugins/test/lab"
 )
 
 // TestStateDir has directories that cannot hold the state. The verdict is that of a first run, with a word on stderr.
@@ -178,6 +183,104 @@ func TestFailedLook(t *testing.T) {
 			c.wantUnknown(t, c.on(blind, args...))
 		}
 	})
+}
+
+// needsTwo has the checks with a finding that only a second look confirms, and what makes one look at suspectHost
+// suspicious. The others recall something too, and their verdict does not wait for it.
+var needsTwo = map[string][]string{
+	"cri-gc":           {"--count=1"},
+	"image-pull":       nil,
+	"io-stall":         nil,
+	"kernel-tables":    extraArgs["kernel-tables"],
+	"kubelet-throttle": nil,
+	"pleg":             nil,
+	"service-restarts": nil,
+	"stuck-tasks":      extraArgs["stuck-tasks"],
+	"zombies":          nil,
+}
+var recallsOnly = map[string]string{
+	"cri-list-size": "the pods of the last list that got through",
+	"eviction":      "kubelet's settings",
+	"memory-stall":  "what was logged already",
+}
+
+// TestNothingKept has state directories in which nothing can be kept: full, without inodes, read-only, gone. No check
+// may then say OK of what it would say Problem of in the end.
+func TestNothingKept(t *testing.T) {
+	root := suspectHost(t)
+	page := kubelettest.Page(t, "1.36")
+	kubelet := kubelettest.Serve(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, page) })
+	silent := kubelettest.Serve(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/metrics" {
+			<-r.Context().Done()
+		}
+	})
+	dirs := lab.StateDirs(t)
+	for _, c := range checks {
+		args, suspicious := needsTwo[c.name]
+		if !suspicious {
+			args = extraArgs[c.name]
+		}
+		if recalls(t, c.name) != (suspicious || recallsOnly[c.name] != "") {
+			t.Errorf("%s calls Recall and is neither in needsTwo nor in recallsOnly, or the reverse", c.name)
+		}
+		if !suspicious && !modelled[c.name] {
+			continue // nothing is wrong with that host for this check
+		}
+		switch {
+		case c.name == "pleg":
+			args = append(silent.Flags(), args...)
+		case c.readsMetrics():
+			args = append(kubelet.Flags(), args...)
+		}
+		args = c.on(root, args...)
+		for name, dir := range dirs {
+			for range 2 {
+				r := c.run(t, append(slices.Clone(args), "--state-dir="+dir)...)
+				if r.Status == npd.OK {
+					t.Errorf("%s is OK with a state directory that is %s: %s", c.name, name, r.Message)
+				}
+				if r.Status == npd.Unknown && !strings.Contains(r.Message, "--state-dir") {
+					t.Errorf("%s is Unknown with a state directory that is %s, and does not say why: %s", c.name, name, r.Message)
+				}
+			}
+		}
+	}
+}
+
+// recalls says whether the check's source has a call of Recall.
+func recalls(t *testing.T, name string) bool {
+	t.Helper()
+	files, err := filepath.Glob("../../plugins/" + name + "/*.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("the source of %s: %v", name, err)
+	}
+	return slices.ContainsFunc(files, func(file string) bool {
+		source, err := os.ReadFile(file)
+		return err == nil && !strings.HasSuffix(file, "_test.go") && strings.Contains(string(source), ".Recall(")
+	})
+}
+
+// suspectHost is the sick host, with what the checks that are not modelled there need to suspect something at one look.
+func suspectHost(t *testing.T) string {
+	t.Helper()
+	root := sickHost(t, "web")
+	set := func(file, content string) { write(t, filepath.Join(root, file), content) }
+	set("proc/pressure/io", "some avg10=80.00 avg60=80.00 avg300=9.00 total=9\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=9\n")
+	set("proc/diskstats", " 8 16 sdb 1000 0 0 0 5000 0 0 0 3 9000 0 0\n")
+	set("proc/1/mountinfo", "26 0 8:16 / / rw - ext4 /dev/sdb rw\n27 1 0:45 / /web rw - fuse.x x rw\n28 1 8:16 / /web rw - ext4 /dev/web ro\n")
+	makeDir(t, filepath.Join(root, "sys/class/block"))
+	if err := os.Symlink("../../devices/pci0/host1/block/sdb", filepath.Join(root, "sys/class/block/sdb")); err != nil {
+		t.Fatal(err)
+	}
+	ingest := "var/lib/containerd/io.containerd.content.v1.content/ingest/0f1e2d3c/"
+	set(ingest+"ref", "k8s.io/1/layer-sha256:"+strings.Repeat("a", 64))
+	set(ingest+"data", "not whole")
+	later := time.Now().Add(time.Hour) // than the clock, which was set back
+	if err := os.Chtimes(filepath.Join(root, ingest, "data"), later, later); err != nil {
+		t.Fatal(err)
+	}
+	return root
 }
 
 // TestDebounceWithoutState has a state file that can never be written, while the directory can. --for is then of no

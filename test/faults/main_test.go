@@ -91,6 +91,15 @@ func (w *watcher) wantProblem(t *testing.T, words ...string) {
 	}
 }
 
+// wantUnkept looks once and demands Unknown for a suspicion in these words, which a full disk lets nobody remember.
+func (w *watcher) wantUnkept(t *testing.T, suspicion string) {
+	t.Helper()
+	result := w.look(t)
+	if result.Status != npd.Unknown || !strings.HasPrefix(result.Message, suspicion) || !strings.Contains(result.Message, "no space left on device") {
+		t.Errorf("want Unknown with %q; stderr:\n%s", suspicion, result.Stderr)
+	}
+}
+
 // A pod and a container of it, as they appear in cgroup paths.
 const (
 	podUID      = "3f6c1a52-8d0e-4b7f-9a61-5c2e7d904b13"

@@ -83,9 +83,10 @@ func (d detector) wantSaid(t *testing.T, condition string, words ...string) {
 
 // Every configuration on the real node-problem-detector, with its fault made and healed.
 func TestConfigsOnDetector(t *testing.T) {
-	lab.NeedRoot(t)
 	notInGuest(t)
-	waitForInit(t)
+	if !lab.InPIDNamespace(t, binaries) {
+		return
+	}
 	containerd := lab.StartContainerd(t, binaries, lab.ContainerdConfig{MaxSendMessageSize: 1 << 20})
 	d := startDetector(t, map[string][]string{
 		"cri-list-size": {"--limit=1MiB", "--cri-endpoint=" + containerd.Endpoint},

@@ -55,6 +55,32 @@ func TestStuckTasks(t *testing.T) {
 	}
 }
 
+// A full state directory, which is a frequent fault of its own: what sleeps at every look is never OK.
+func TestStuckTasksCannotRemember(t *testing.T) {
+	if !lab.InPIDNamespace(t, binaries) {
+		return
+	}
+	disk := lab.NewDisk(t, t.TempDir(), "")
+	full := lab.FullDir(t)
+	check := watchStuck(t, "--state-dir="+full)
+	check.wantOK(t)
+	disk.Freeze(t)
+	writer := &lab.Writer{Comm: "mysqld", File: filepath.Join(disk.Dir, "new")}
+	writer.Start(t)
+	writer.WaitBlocked(t)
+	for range 3 {
+		check.wantUnkept(t, "1 task in uninterruptible sleep")
+	}
+	if err := os.Remove(filepath.Join(full, "filler")); err != nil {
+		t.Fatal(err)
+	}
+	check.wantOK(t) // not seen before
+	check.wantProblem(t, fmt.Sprintf("mysqld (pid %d)", writer.Pid))
+	disk.Thaw(t)
+	writer.Wait()
+	check.wantOK(t)
+}
+
 // With the default --age and the machine's own load average, which is as high as need be after the kernel's next count.
 // Only the two minutes are not waited for.
 func TestStuckTasksRaiseLoad(t *testing.T) {

@@ -1,12 +1,10 @@
 package faults
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"npd-plugins/test/lab"
 )
@@ -20,24 +18,10 @@ func startCulpritInPod(t *testing.T) *lab.Culprit {
 	return culprit
 }
 
-// waitForInit waits until init has reaped what others on this machine left to it, which would count here too.
-func waitForInit(t *testing.T) {
-	t.Helper()
-	lab.Eventually(t, time.Minute, "fewer than 20 zombies on this machine", func() bool {
-		stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-		zombies := 0
-		for _, path := range stats {
-			if stat, err := os.ReadFile(path); err == nil && bytes.Contains(stat, []byte(") Z ")) {
-				zombies++
-			}
-		}
-		return zombies < 20
-	})
-}
-
 func TestZombies(t *testing.T) {
-	lab.NeedRoot(t)
-	waitForInit(t)
+	if !lab.InPIDNamespace(t, binaries) {
+		return
+	}
 	culprit := startCulpritInPod(t)
 	check := watch(t, "zombies")
 	check.wantOK(t)
@@ -55,8 +39,9 @@ func TestZombies(t *testing.T) {
 }
 
 func TestZombiesReapedInTime(t *testing.T) {
-	lab.NeedRoot(t)
-	waitForInit(t)
+	if !lab.InPIDNamespace(t, binaries) {
+		return
+	}
 	culprit := startCulpritInPod(t)
 	check := watch(t, "zombies")
 	for range 4 {
@@ -64,4 +49,26 @@ func TestZombiesReapedInTime(t *testing.T) {
 		check.wantOK(t)
 		culprit.Reap(t)
 	}
+}
+
+// With a full state directory nobody knows whether the zombies stay.
+func TestZombiesCannotRemember(t *testing.T) {
+	if !lab.InPIDNamespace(t, binaries) {
+		return
+	}
+	full := lab.FullDir(t)
+	culprit := startCulpritInPod(t)
+	check := watch(t, "zombies", "--state-dir="+full)
+	check.wantOK(t)
+	culprit.Zombies(t, 60)
+	for range 3 {
+		check.wantUnkept(t, "60 zombies")
+	}
+	if err := os.Remove(filepath.Join(full, "filler")); err != nil {
+		t.Fatal(err)
+	}
+	check.wantOK(t) // not seen before
+	check.wantProblem(t, podUID)
+	culprit.Reap(t)
+	check.wantOK(t)
 }

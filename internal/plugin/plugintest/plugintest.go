@@ -51,3 +51,12 @@ func Want(t testing.TB, v plugin.Verdict, s plugin.Status, words ...string) {
 		t.Errorf("a Problem without details: %s", v.Message)
 	}
 }
+
+// WantSuspicion fails the test unless the verdict leaves that to the next
+// look, in these words; without words, unless it leaves nothing to it.
+func WantSuspicion(t testing.TB, v plugin.Verdict, words string) {
+	t.Helper()
+	if (words == "") != (v.Suspicion == "") || !strings.Contains(v.Suspicion, words) {
+		t.Errorf("%s, suspicion %q, want %q: %s", v.Status, v.Suspicion, words, v.Message)
+	}
+}
