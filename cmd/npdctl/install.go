@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -40,14 +39,16 @@ a flag several times, repeat it. "CHECK --help" tells the flags.
 --journal is for nodes that keep their journal in memory: /run/log/journal, or /host/run/log/journal in a pod with the node's / at /host.
 node-problem-detector says nothing when there is no journal where it looks.
 
---kubelet-identifier is for kubelets that do not log as "kubelet": k3s, k3s-agent, rke2-server, rke2-agent, kubenswrapper,
-microk8s.daemon-kubelite. The first one takes over kubelet.json, each further one gets a file kubelet-IDENTIFIER.json with a source of its
-own. Their reasons are the same, and so are their counters: problem_counter adds up what the kubelets of a node say.
+--distribution says which Kubernetes the node has: kubeadm (kubelet and containerd from packages, as in most managed clusters), crio or docker
+(the same with CRI-O, or Docker behind cri-dockerd), openshift, k3s, rke2, k0s, microk8s, deckhouse. It decides under which identifiers and
+in which files the journal rules and the checks find kubelet's and the runtime's lines, and the socket, units and directories that
+the checks look at; --set takes precedence. By default it is what the node shows, below --host-root or here. generic leaves all as
+it is shipped: checks that look for the runtime by themselves, and rules for a kubelet that logs as "kubelet".
 
 Exit codes: 0 installed, 2 not or not wholly, or a usage error. With --check 0 whole, 2 not.
 
 Examples:
-  npdctl install --dest /opt/npd-plugins --host-root /host --kubelet-identifier k3s
+  npdctl install --dest /opt/npd-plugins --host-root /host --distribution k3s
   npdctl install --dest /opt/npd-plugins --enable task-limit,zombies --set zombies.count=200
   npdctl install --dest /opt/npd-plugins --check
 `
@@ -75,20 +76,17 @@ func (f installed) open() (io.ReadCloser, error) {
 // installation is what goes below a directory, by path.
 type installation struct {
 	place
-	files map[string]installed
+	files    map[string]installed
+	monitors []string // the journal rules that node-problem-detector shall load
 }
+
+func (i *installation) names() []string { return slices.Collect(maps.Keys(i.files)) }
 
 // place is a directory that is installed to, and its path where node-problem-detector runs.
 type place struct{ dest, at string }
 
 // sources are the directories that are installed from.
 type sources struct{ bin, config, rules string }
-
-// logging is how the node's services log.
-type logging struct {
-	journal     string // "" as the journal rules say
-	identifiers paths  // of the kubelet
-}
 
 func (s *sources) complete() error {
 	if s.bin == "" {
@@ -112,7 +110,6 @@ func install(args []string, stdout, stderr io.Writer) int {
 	var p place
 	var from sources
 	var choice choice
-	var log logging
 	flags.StringVar(&p.dest, "dest", "", "`directory` to install to")
 	flags.StringVar(&p.at, "mounted-at", "", "`directory` as which node-problem-detector sees that of --dest (default the same)")
 	flags.StringVar(&from.bin, "bin", "", "`directory` of the checks (default that of npdctl)")
@@ -122,8 +119,8 @@ func install(args []string, stdout, stderr io.Writer) int {
 	flags.Var(&choice.disable, "disable", "`checks` to leave out, with commas between, may be repeated")
 	flags.Var(&choice.settings, "set", "`check.flag=value` to run with, may be repeated")
 	flags.StringVar(&choice.hostRoot, "host-root", "", "`directory` where node-problem-detector sees the node's file system (default what the configurations say)")
-	flags.StringVar(&log.journal, "journal", "", "`directory` where node-problem-detector sees the node's journal (default what the journal rules say)")
-	flags.Var(&log.identifiers, "kubelet-identifier", "syslog `identifier` of the kubelet, may be repeated (default kubelet)")
+	journal := flags.String("journal", "", "`directory` where node-problem-detector sees the node's journal (default what the journal rules say)")
+	name := flags.String("distribution", "", "`name` of the node's Kubernetes distribution, or "+generic+" (default what the node shows)")
 	prune := flags.Bool("prune", false, "remove what earlier installs had and this one has not")
 	check := flags.Bool("check", false, "install nothing, see whether what is there is whole and works")
 	if code, done := parse(flags, args, stdout); done {
@@ -137,16 +134,26 @@ func install(args []string, stdout, stderr io.Writer) int {
 	if err == nil && *check {
 		err = p.check(stdout)
 	} else if err == nil {
-		var i *installation
-		if i, err = collect(p, from, choice, log); err == nil {
-			err = i.install(*prune, stdout, stderr)
-		}
+		err = installFor(*name, p, from, choice, *journal, *prune, stdout, stderr)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "npdctl install:", printable(err.Error()))
 		return exitBroken
 	}
 	return exitFine
+}
+
+// installFor installs for a distribution, or for the one that the node shows.
+func installFor(name string, p place, from sources, choice choice, journal string, prune bool, stdout, stderr io.Writer) (err error) {
+	if choice.target, err = targetFor(name, choice.hostRoot); err != nil {
+		return err
+	}
+	i, err := collect(p, from, choice, journal)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(stdout, "distribution:", printable(choice.target.String()))
+	return i.install(prune, stdout, stderr)
 }
 
 func (p *place) complete() (err error) {
@@ -164,24 +171,24 @@ func (p *place) complete() (err error) {
 }
 
 // collect finds all that is to be installed. Nothing is written before that has succeeded.
-func collect(p place, from sources, choice choice, log logging) (*installation, error) {
+func collect(p place, from sources, choice choice, journal string) (*installation, error) {
 	if err := from.complete(); err != nil {
 		return nil, err
 	}
 	if sameDir(from.bin, filepath.Join(p.dest, "bin")) {
 		return nil, fmt.Errorf("%s is what would be installed over: run the npdctl of a release or image", from.bin)
 	}
-	i := &installation{p, map[string]installed{}}
+	i := &installation{place: p, files: map[string]installed{}}
 	if err := i.addConfigs(from.config, from.bin, choice); err != nil {
 		return nil, err
 	}
 	if own := filepath.Join(from.bin, "npdctl"); isFile(own) {
 		i.files["bin/npdctl"] = installed{binary: own}
 	}
-	if err := i.addRules(from.rules, log.journal); err != nil {
+	if err := i.addRules(from.rules, journal); err != nil {
 		return nil, err
 	}
-	return i, i.identify(log.identifiers)
+	return i, i.distribute(choice.target, choice.hostRoot)
 }
 
 func sameDir(dir, other string) bool {
@@ -261,75 +268,6 @@ func (i *installation) addRules(dir, journal string) error {
 	})
 }
 
-const kubeletRules = "journal-rules/kubelet.json"
-
-// identifierName is what a file name and a journal match can hold.
-var identifierName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]*$`)
-
-// identify puts kubelet's rules under other identifiers.
-func (i *installation) identify(identifiers []string) error {
-	if len(identifiers) == 0 {
-		return nil
-	}
-	kubelet, ok := i.files[kubeletRules]
-	if !ok {
-		return fmt.Errorf("--kubelet-identifier: there is no %s", kubeletRules)
-	}
-	for n, identifier := range identifiers {
-		if !identifierName.MatchString(identifier) {
-			return fmt.Errorf("--kubelet-identifier %q: not a syslog identifier", identifier)
-		}
-		if slices.Contains(identifiers[:n], identifier) {
-			return fmt.Errorf("--kubelet-identifier %s: given twice", identifier)
-		}
-		if file := i.watcher(identifier); file != "" && file != kubeletRules {
-			return fmt.Errorf("--kubelet-identifier %s: %s has rules for that already", identifier, file)
-		}
-		name := "kubelet"
-		if n > 0 {
-			name += "-" + identifier
-		}
-		if err := i.addIdentifier(kubelet.content, name, identifier); err != nil {
-			return fmt.Errorf("--kubelet-identifier %s: %w", identifier, err)
-		}
-	}
-	return nil
-}
-
-// watcher returns the rule file for an identifier in the journal, or "".
-func (i *installation) watcher(identifier string) string {
-	for name, file := range i.files {
-		if path.Dir(name) != "journal-rules" {
-			continue
-		}
-		if m, err := npd.ParseLogMonitor(file.content); err == nil && m.Identifier() == identifier {
-			return name
-		}
-	}
-	return ""
-}
-
-// addIdentifier adds rules for an identifier, from the journal and from a file in each style that there is.
-func (i *installation) addIdentifier(rules []byte, name, identifier string) error {
-	rules, err := rulefile.ForIdentifier(rules, identifier, name+"-log-rules")
-	if err != nil {
-		return err
-	}
-	i.files[path.Join("journal-rules", name+".json")] = installed{content: rules}
-	for _, style := range rulefile.Styles {
-		dir := path.Join("journal-rules/filelog", style.Name)
-		if _, ok := i.files[path.Join(dir, "kubelet.json")]; !ok {
-			continue
-		}
-		inFile, err := rulefile.ForFile(rules, style)
-		if err != nil {
-			return err
-		}
-		i.files[path.Join(dir, name+".json")] = installed{content: inFile}
-	}
-	return nil
-}
-
 // below returns the names in a directory itself, sorted.
 func below(names []string, dir string) (in []string) {
 	for _, name := range names {
@@ -342,21 +280,25 @@ func below(names []string, dir string) (in []string) {
 }
 
 // report says what came of an install, and what node-problem-detector is to be started with.
-func (i *installation) report(kept []string, stdout io.Writer) {
-	names := slices.Collect(maps.Keys(i.files))
+func (i *installation) report(kept, removed []string, stdout io.Writer) {
+	names := i.names()
 	fmt.Fprintf(stdout, "installed npd-plugins %s in %s: %d binaries, %d configurations, %d files of journal rules\n",
 		version, i.dest, len(below(names, "bin")), len(below(names, "config")), len(below(names, "journal-rules")))
+	if len(removed) > 0 {
+		fmt.Fprintf(stdout, "removed from earlier installs: %s\n", strings.Join(removed, " "))
+	}
 	if len(kept) > 0 {
 		fmt.Fprintf(stdout, "kept from earlier installs: %s\n", strings.Join(kept, " "))
 		fmt.Fprintln(stdout, "  node-problem-detector may name them until it is restarted without; --prune removes them then")
 	}
 	i.flag(stdout, "--config.custom-plugin-monitor", below(names, "config"))
-	i.flag(stdout, "--config.system-log-monitor", below(names, "journal-rules"))
+	i.flag(stdout, "--config.system-log-monitor", i.monitors)
 }
 
 func (i *installation) flag(stdout io.Writer, flag string, names []string) {
-	for n := range names {
-		names[n] = path.Join(i.at, names[n])
+	var paths []string
+	for _, name := range names {
+		paths = append(paths, path.Join(i.at, name))
 	}
-	fmt.Fprintf(stdout, "%s=%s\n", flag, strings.Join(names, ","))
+	fmt.Fprintf(stdout, "%s=%s\n", flag, strings.Join(paths, ","))
 }

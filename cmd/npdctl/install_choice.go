@@ -64,6 +64,7 @@ type choice struct {
 	enable, disable names
 	settings        settings
 	hostRoot        string
+	target          target
 }
 
 // names are words with commas between.
@@ -155,6 +156,7 @@ func (c *choice) apply(to configuration, rule *rulefile.PluginRule) {
 	if c.hostRoot != "" {
 		rule.SetFlag("host-root", c.hostRoot)
 	}
+	c.target.apply(rule)
 	for _, set := range c.settings {
 		if to.is(set.check) {
 			rule.SetFlag(set.flag, set.values...)

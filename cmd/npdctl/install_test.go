@@ -50,7 +50,8 @@ func release(t *testing.T) site {
 func (s site) install(dest string, args ...string) (code int, stdout, stderr string) {
 	s.Helper()
 	var out, errs bytes.Buffer
-	args = append([]string{"install", "--dest", dest, "--bin", filepath.Join(s.dir, "bin")}, args...)
+	// Nothing is to depend on what this machine is.
+	args = append([]string{"install", "--dest", dest, "--bin", filepath.Join(s.dir, "bin"), "--distribution", generic}, args...)
 	code = npdctl(args, &out, &errs)
 	return code, out.String(), errs.String()
 }
@@ -161,13 +162,13 @@ func TestInstallAgain(t *testing.T) {
 	if err := os.MkdirAll(dest+"/lost+found", 0o700); err != nil { // a volume
 		t.Fatal(err)
 	}
-	s.installs(dest, "--kubelet-identifier", "k3s", "--kubelet-identifier", "kubelet")
+	s.installs(dest, "--distribution", "rke2")
 	s.write("new/config/own.json", "{}")
 	before := s.read("new/config/zombies.json")
 
 	s.write("bin/task-limit", stub+"# newer\n")
 	out := s.installs(dest, "--disable", "zombies,TasksNearLimit", "--disable=pleg")
-	s.has(out, "kept from earlier installs: bin/pleg bin/task-limit bin/zombies config/pleg.json config/task-limit.json config/zombies.json journal-rules/filelog/rfc3339/kubelet-kubelet.json")
+	s.has(out, "kept from earlier installs: bin/pleg bin/task-limit bin/zombies config/pleg.json config/task-limit.json config/zombies.json journal-rules/filelog/rfc3339/kubelet-rke2.json")
 	if strings.Contains(out[strings.Index(out, "--config."):], "zombies") {
 		t.Errorf("names what is left out:\n%s", out)
 	}
@@ -182,8 +183,9 @@ func TestInstallAgain(t *testing.T) {
 	}
 	s.checks(dest)
 
-	s.installs(dest, "--disable", "pleg", "--prune")
-	for name, want := range map[string]bool{"bin/zombies": true, "bin/pleg": false, "config/pleg.json": false, "config/own.json": true, "journal-rules/kubelet-kubelet.json": false} {
+	s.has(s.installs(dest, "--disable", "pleg", "--prune"), "removed from earlier installs: bin/pleg config/pleg.json journal-rules/filelog/rfc3339/kubelet-rke2.json "+
+		"journal-rules/filelog/traditional/kubelet-rke2.json journal-rules/kubelet-rke2.json\n")
+	for name, want := range map[string]bool{"bin/zombies": true, "bin/pleg": false, "config/pleg.json": false, "config/own.json": true, "journal-rules/kubelet-rke2.json": false} {
 		if got := isFile(filepath.Join(dest, name)); got != want {
 			t.Errorf("%s is there: %v", name, got)
 		}
@@ -210,33 +212,6 @@ func TestInstallPrunesNothingChanged(t *testing.T) {
 	}
 }
 
-func TestInstallKubeletIdentifier(t *testing.T) {
-	s := release(t)
-	dest := filepath.Join(s.dir, "new")
-	s.installs(dest, "--kubelet-identifier", "k3s", "--kubelet-identifier=microk8s.daemon-kubelite", "--journal=/run/log/journal")
-	was := s.watched(filepath.Join(s.dir, "journal-rules/kubelet.json"))
-	for name, want := range map[string]struct{ identifier, source string }{
-		"kubelet.json":                          {"k3s", "kubelet-log-rules"},
-		"kubelet-microk8s.daemon-kubelite.json": {"microk8s.daemon-kubelite", "kubelet-microk8s.daemon-kubelite-log-rules"},
-	} {
-		now := s.watched(filepath.Join(dest, "journal-rules", name))
-		if now.LogPath != "/run/log/journal" || now.PluginConfig["source"] != want.identifier || now.Source != want.source || len(now.Rules) != len(was.Rules) {
-			t.Errorf("%s: identifier %s, source %s, %d rules", name, now.PluginConfig["source"], now.Source, len(now.Rules))
-		}
-		for _, style := range []string{"traditional", "rfc3339"} {
-			inFile := s.watched(filepath.Join(dest, "journal-rules/filelog", style, name))
-			escaped := strings.ReplaceAll(want.identifier, ".", `\.`)
-			s.has(inFile.PluginConfig["message"], ` `+escaped+`(?:\[\d+\])?: `)
-			if inFile.Source != want.source {
-				t.Errorf("%s, %s: source %s", style, name, inFile.Source)
-			}
-		}
-	}
-	if identifier := s.watched(dest + "/journal-rules/containerd.json").PluginConfig["source"]; identifier != "containerd" {
-		t.Errorf("containerd.json watches %s", identifier)
-	}
-}
-
 func TestInstallRefuses(t *testing.T) {
 	s := release(t)
 	foreign := filepath.Join(s.dir, "foreign")
@@ -248,14 +223,7 @@ func TestInstallRefuses(t *testing.T) {
 	s.refuses("holds data and no .npd-plugins", foreign, "--check")
 
 	dest := filepath.Join(s.dir, "new")
-	for _, test := range []struct{ want, identifier string }{
-		{"not a syslog identifier", "../kubelet"},
-		{"not a syslog identifier", ""},
-		{"containerd.json has rules for that", "containerd"},
-	} {
-		s.refuses(test.want, dest, "--kubelet-identifier", test.identifier)
-	}
-	s.refuses("given twice", dest, "--kubelet-identifier", "k3s", "--kubelet-identifier", "k3s")
+	s.refuses(`no distribution "k8s"; there are kubeadm crio docker openshift k3s rke2 k0s microk8s deckhouse, and generic for any`, dest, "--distribution=k8s")
 	s.refuses("no other argument", dest, "k3s")
 	s.refuses("no check zombie; there are ", dest, "--enable=zombie")
 	s.refuses("no check none; there are ", dest, "--disable=none")
@@ -310,7 +278,7 @@ func TestInstallBrokenOff(t *testing.T) {
 	dest := filepath.Join(s.dir, "new")
 	s.installs(dest)
 	old := contents(t, dest)
-	i, err := collect(place{dest, dest}, sources{s.dir + "/bin", s.dir + "/config", s.dir + "/journal-rules"}, choice{hostRoot: "/host"}, logging{})
+	i, err := collect(place{dest, dest}, sources{s.dir + "/bin", s.dir + "/config", s.dir + "/journal-rules"}, choice{hostRoot: "/host"}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,7 +307,7 @@ func TestInstallBrokenOff(t *testing.T) {
 	if err := os.Remove(filepath.Join(dest, staging, "config/zombies.json")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := i.replaceAll(root, before, now, true); err == nil {
+	if _, _, err := i.replaceAll(root, before, now, true); err == nil {
 		t.Fatal("replaced what is not there")
 	}
 	if s.read("new/config/zombies.json") != old["config/zombies.json"] || s.read("new/config/pleg.json") == old["config/pleg.json"] {

@@ -52,11 +52,11 @@ func (i *installation) install(prune bool, stdout, stderr io.Writer) error {
 		return err
 	}
 	i.warn(root, before, stderr)
-	kept, err := i.replaceAll(root, before, now, prune)
+	kept, removed, err := i.replaceAll(root, before, now, prune)
 	if err != nil {
 		return err
 	}
-	i.report(kept, stdout)
+	i.report(kept, removed, stdout)
 	return nil
 }
 
@@ -134,51 +134,46 @@ func write(root *os.Root, name string, file installed) (sum string, err error) {
 	return hex.EncodeToString(hash.Sum(nil)), errors.Join(err, to.Close())
 }
 
-// replaceAll puts the staged files in place, and returns which are kept from earlier installs.
-func (i *installation) replaceAll(root *os.Root, before, now *list, prune bool) (kept []string, err error) {
+// replaceAll puts the staged files in place, and returns which are kept of earlier installs and which were removed.
+func (i *installation) replaceAll(root *os.Root, before, now *list, prune bool) (kept, removed []string, err error) {
 	under := &list{version: version, files: maps.Clone(now.files), kept: before.all()}
 	if err := writeList(root, under); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(now.files)) { // bin, config, journal-rules
 		if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if err := root.Rename(path.Join(staging, name), name); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	for name, sums := range before.all() {
 		if now.files[name] != nil {
 			continue
 		}
-		there, err := i.keep(root, name, sums, prune)
-		if err != nil {
-			return nil, err
-		}
-		if there {
+		sum, err := sumOf(root, name)
+		switch {
+		case err != nil:
+			return nil, nil, err
+		case sum == "": // somebody has removed it
+		case prune && slices.Contains(sums, sum):
+			if err := root.Remove(name); err != nil {
+				return nil, nil, err
+			}
+			removed = append(removed, name)
+		default: // not to be removed, or changed by somebody
 			now.kept[name] = sums
 			kept = append(kept, name)
 		}
 	}
 	if err := syncDirs(root, now); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	now.complete = true
 	slices.Sort(kept)
-	return kept, writeList(root, now)
-}
-
-// keep says whether a file of an earlier install is still there, and removes it to prune, unless somebody has changed it.
-func (i *installation) keep(root *os.Root, name string, sums []string, prune bool) (there bool, err error) {
-	sum, err := sumOf(root, name)
-	if err != nil || sum == "" {
-		return false, err
-	}
-	if !prune || !slices.Contains(sums, sum) {
-		return true, nil
-	}
-	return false, root.Remove(name)
+	slices.Sort(removed)
+	return kept, removed, writeList(root, now)
 }
 
 func writeList(root *os.Root, l *list) error {

@@ -50,9 +50,9 @@ func format(v any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// ForIdentifier returns a journald file that watches another identifier. source names the file in Events, of which NPD
-// writes only so many for each source.
-func ForIdentifier(rules []byte, identifier, source string) ([]byte, error) {
+// ForIdentifier returns a journald file that watches another identifier. name is added to the source, which names the file in
+// Events: NPD writes only so many of each source. It is empty for a file that takes the place of the one it is made from.
+func ForIdentifier(rules []byte, identifier, name string) ([]byte, error) {
 	f, err := parse(rules)
 	if err != nil {
 		return nil, err
@@ -61,8 +61,14 @@ func ForIdentifier(rules []byte, identifier, source string) ([]byte, error) {
 		return nil, fmt.Errorf("plugin %s has no identifier", f.Plugin)
 	}
 	f.PluginConfig["source"] = identifier
-	f.Source = source
+	f.addToSource(name)
 	return f.format()
+}
+
+func (f *file) addToSource(name string) {
+	if name != "" {
+		f.Source += "-" + name
+	}
 }
 
 // ForJournal returns a journald file that reads the journal in another directory, and any other file as it is.
@@ -120,5 +126,28 @@ func ForFile(rules []byte, style Style) ([]byte, error) {
 	}
 	f.SkipList = []string{" node-problem-detector["}
 	f.LogPath = style.LogPath
+	return f.format()
+}
+
+// Own is a way in which a program begins the lines of its own log file.
+type Own struct{ timestamp, timestampFormat string }
+
+// The ways of kubelet (klog, without a year) and of containerd (logrus).
+var (
+	Klog   = Own{`^[IWEF](\d{4} \d\d:\d\d:\d\d\.\d{6}) `, "0102 15:04:05.000000"}
+	Logrus = Own{`^time="([^"]+)" `, "2006-01-02T15:04:05Z07:00"}
+)
+
+// ForOwnFile returns what a journald file is for a log file that only the program in question writes. What does not begin
+// as its lines do, such as the stack of a crash, NPD cannot read.
+func ForOwnFile(rules []byte, own Own, path, name string) ([]byte, error) {
+	f, err := parse(rules)
+	if err != nil {
+		return nil, err
+	}
+	f.Plugin = "filelog"
+	f.PluginConfig = map[string]string{"timestamp": own.timestamp, "timestampFormat": own.timestampFormat, "message": `^(.*\S)`}
+	f.LogPath = path
+	f.addToSource(name)
 	return f.format()
 }

@@ -45,12 +45,12 @@ func TestNothingLost(t *testing.T) {
 
 func TestForIdentifier(t *testing.T) {
 	was := read(t, "kubelet.json")
-	now, err := ForIdentifier(was, "k3s", "kubelet-k3s-log-rules")
+	now, err := ForIdentifier(was, "k3s", "k3s")
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := strings.Replace(string(was), `"source": "kubelet"`, `"source": "k3s"`, 1)
-	want = strings.Replace(want, `"source": "kubelet-log-rules"`, `"source": "kubelet-k3s-log-rules"`, 1)
+	want = strings.Replace(want, `"source": "kubelet-log-rules"`, `"source": "kubelet-log-rules-k3s"`, 1)
 	if string(now) != want {
 		t.Errorf("got:\n%s", now)
 	}
