@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -25,6 +27,7 @@ const journalTime = 10 * time.Second
 type hour struct {
 	lines  int
 	events map[string]told // by reason
+	note   string          // on where they are from
 }
 
 // told is how often a rule wrote an event, and the last one.
@@ -55,12 +58,15 @@ func (r *runner) journal(ctx context.Context) {
 			r.complain("%v: NPD does not come up with this file", err)
 			continue
 		}
-		h, err := readHour(ctx, monitor)
+		h, err := readHour(ctx, monitor, kmsgDevice)
 		if err != nil {
-			notes = append(notes, fmt.Sprintf("%s: %v", filepath.Base(file), err))
+			notes = append(notes, fmt.Sprintf("not read: %s: %v", filepath.Base(file), err))
+		}
+		if h.note != "" {
+			notes = append(notes, fmt.Sprintf("%s: %s", filepath.Base(file), h.note))
 		}
 		if h.lines > 0 || err == nil {
-			read = append(read, fmt.Sprintf("%s %d", monitor.Identifier(), h.lines))
+			read = append(read, fmt.Sprintf("%s %d", cmp.Or(monitor.Identifier(), monitor.Config.LogPath), h.lines))
 		}
 		for _, reason := range slices.Sorted(maps.Keys(h.events)) {
 			e := h.events[reason]
@@ -77,19 +83,59 @@ func (r *runner) journal(ctx context.Context) {
 		fmt.Fprintf(r.stdout, "  lines read: %s\n", printable(strings.Join(read, ", ")))
 	}
 	for _, note := range notes {
-		fmt.Fprintf(r.stdout, "  not read: %s\n", printable(note))
+		fmt.Fprintf(r.stdout, "  %s\n", printable(note))
 	}
 }
 
-// readHour puts the last hour of the journal through a monitor. What was read before an error counts. The kernel's lines,
-// which NPD reads from /dev/kmsg for a kmsg file, are in the journal too.
-func readHour(ctx context.Context, m *npd.LogMonitor) (hour, error) {
+// readHour puts the last hour of the log that NPD reads through a monitor. What was read before an error counts. Kernel lines that
+// may not be read from kmsg are in the journal, too.
+func readHour(ctx context.Context, m *npd.LogMonitor, kmsg string) (hour, error) {
+	switch m.Config.Plugin {
+	case "filelog":
+		return readFileHour(ctx, m)
+	case "journald":
+		return readJournalHour(ctx, m)
+	}
+	h, err := readKmsgHour(ctx, m, kmsg)
+	if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) {
+		return h, err
+	}
+	const mend = "node-problem-detector reads it as root in a privileged container"
+	reason := err
+	if h, err = readJournalHour(ctx, m); err != nil {
+		return h, fmt.Errorf("%w (%s); the journal instead: %w", reason, mend, err)
+	}
+	h.note = fmt.Sprintf("read in the journal instead of kmsg: %v (%s)", reason, mend)
+	return h, nil
+}
+
+// readFileHour puts the last hour of a log file through a monitor.
+func readFileHour(ctx context.Context, m *npd.LogMonitor) (hour, error) {
+	f, err := os.Open(m.Config.LogPath)
+	if err != nil {
+		return hour{}, fmt.Errorf("%w: node-problem-detector would not start this monitor", err)
+	}
+	defer f.Close()
+	h := hour{events: map[string]told{}}
+	since := time.Now().Add(-time.Hour)
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, maxLogLine)
+	for lines.Scan() && ctx.Err() == nil {
+		if message, at, ok := m.Translate(lines.Text()); ok && at.After(since) {
+			h.take(m, message, func() time.Time { return at })
+		}
+	}
+	return h, cmp.Or(lines.Err(), ctx.Err())
+}
+
+// maxLogLine is the longest line of a log file in bytes.
+const maxLogLine = 1 << 20
+
+func readJournalHour(ctx context.Context, m *npd.LogMonitor) (hour, error) {
 	c := m.Config
 	identifier := m.Identifier()
 	dirs := hostJournals()
 	switch {
-	case c.Plugin == "filelog":
-		return hour{}, errors.New("plugin filelog; npdctl replay reads log files")
 	case identifier == "":
 		return hour{}, errors.New("no source in pluginConfig, NPD would not start this monitor")
 	case c.Plugin == "journald" && c.LogPath != "":
@@ -137,11 +183,16 @@ func readEntries(from *logread.Reader, m *npd.LogMonitor) (hour, error) {
 		if err != nil {
 			return h, err
 		}
-		h.lines++
-		for _, match := range m.MatchAt(string(e.Message), e.Time) {
-			if match.Event != nil {
-				h.events[match.Rule.Reason] = told{h.events[match.Rule.Reason].count + 1, *match.Event}
-			}
+		h.take(m, string(e.Message), e.Time)
+	}
+}
+
+// take puts a line through the monitor.
+func (h *hour) take(m *npd.LogMonitor, message string, clock func() time.Time) {
+	h.lines++
+	for _, match := range m.MatchAt(message, clock) {
+		if match.Event != nil {
+			h.events[match.Rule.Reason] = told{h.events[match.Rule.Reason].count + 1, *match.Event}
 		}
 	}
 }

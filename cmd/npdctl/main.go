@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // version is set with -ldflags "-X main.version=...".
@@ -77,23 +76,36 @@ func newFlags(name, text string, stderr io.Writer) *flag.FlagSet {
 	return flags
 }
 
-// parse reads the flags. With done, there is nothing left to do but exit with code.
+// parse reads the flags. With done, there is nothing left to do but exit with code. An error is told with one line of hint: the
+// whole help would push it off the screen.
 func parse(flags *flag.FlagSet, args []string, stdout io.Writer) (code int, done bool) {
-	for _, arg := range args {
-		if arg == "--" {
-			break
-		}
-		if arg == "-h" || strings.TrimLeft(arg, "-") == "help" {
-			flags.SetOutput(stdout)
-		}
-	}
-	switch err := flags.Parse(args); {
+	stderr, help := flags.Output(), flags.Usage
+	flags.SetOutput(io.Discard)
+	flags.Usage = func() {}
+	err := flags.Parse(args)
+	flags.Usage = help
+	flags.SetOutput(stderr)
+	switch {
 	case errors.Is(err, flag.ErrHelp):
+		flags.SetOutput(stdout)
+		help()
 		return exitFine, true
 	case err != nil:
+		fmt.Fprintf(stderr, "%s: %s\n%q lists the flags.\n", flags.Name(), printable(err.Error()), flags.Name()+" --help")
 		return exitBroken, true
 	}
 	return 0, false
+}
+
+// shipped returns what comes with npdctl: the directory of that name beside that of the executable, or here where there is none,
+// as in a checkout.
+func shipped(name string) string {
+	if self, err := os.Executable(); err == nil {
+		if dir := filepath.Join(filepath.Dir(self), "..", name); isDir(dir) {
+			return dir
+		}
+	}
+	return name
 }
 
 // configFiles returns the files among paths, and the *.json files right in the directories among them: folders

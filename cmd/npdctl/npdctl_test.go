@@ -176,6 +176,14 @@ func TestRunUsage(t *testing.T) {
 		if code := npdctl(args, &out, &errs); code != 2 || out.Len() > 0 || errs.Len() == 0 {
 			t.Errorf("%q: exit %d, stdout %q, stderr %q", args, code, &out, &errs)
 		}
+		if said := errs.String(); len(args) > 0 && strings.Count(said, "\n") > 2 {
+			t.Errorf("%q: more than an error and a hint:\n%s", args, said)
+		}
+	}
+	var errs bytes.Buffer
+	npdctl([]string{"run", "--no-such-flag"}, &errs, &errs)
+	if want := "npdctl run: flag provided but not defined: -no-such-flag\n\"npdctl run --help\" lists the flags.\n"; errs.String() != want {
+		t.Errorf("%q, want %q", &errs, want)
 	}
 	for _, args := range [][]string{{"help"}, {"--help"}, {"run", "--help"}, {"lint", "-h"}, {"version"}, {"lint", "--traps"}, {"replay", "--help"}} {
 		var out, errs bytes.Buffer
@@ -258,14 +266,14 @@ func TestRunJournalUnreadable(t *testing.T) {
 	s := newSite(t)
 	s.check("Good", "echo fine")
 	s.journalRules("")
-	s.write("rules/kernel.json", `{"plugin": "filelog", "source": "k", "rules": []}`)
+	s.write("rules/kernel.json", `{"plugin": "filelog", "source": "k", "logPath": "/does/not/exist.log", "rules": []}`)
 	s.write("rules/far.json", `{"plugin": "journald", "pluginConfig": {"source": "x"}, "logPath": "/does/not/exist"}`)
 	s.write("rules/none.json", `{"plugin": "journald"}`)
 	code, out, _ := s.run("--rules", filepath.Join(s.dir, "rules"))
 	if code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	s.has(out, "  none\n", "not read: kernel.json: plugin filelog", "far.json: no directory /does/not/exist", "none.json: no source", "kubelet.json: no *.journal in "+s.dir)
+	s.has(out, "  none\n", "not read: kernel.json: open /does/not/exist.log: no such file or directory: node-problem-detector would not start this monitor", "far.json: no directory /does/not/exist", "none.json: no source", "kubelet.json: no *.journal in "+s.dir)
 
 	s.journalRules(`, {"type": "temporary", "reason": "R", "pattern": "("}`)
 	code, _, errs := s.run("--rules", filepath.Join(s.dir, "rules"))

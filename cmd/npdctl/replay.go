@@ -66,7 +66,7 @@ type replayOptions struct {
 func replay(args []string, stdout, stderr io.Writer) int {
 	flags := newFlags("replay", replayUsage, stderr)
 	var o replayOptions
-	flags.Var(&o.rules, "rules", "rule `file or directory` (its *.json), may be repeated (default journal-rules)")
+	flags.Var(&o.rules, "rules", "rule `file or directory` (its *.json), may be repeated (default journal-rules beside the directory of npdctl)")
 	flags.StringVar(&o.identifier, "identifier", "", "`name` for the lines of a text log that name none")
 	flags.StringVar(&o.output, "o", "table", "table, or json")
 	flags.BoolVar(&o.unmatched, "unmatched", false, "also show what looks like errors and matches no rule")
@@ -85,7 +85,7 @@ func replay(args []string, stdout, stderr io.Writer) int {
 	}
 	o.source = flags.Arg(0)
 	if len(o.rules) == 0 {
-		o.rules = paths{"journal-rules"}
+		o.rules = paths{shipped("journal-rules")}
 	}
 	p, err := newPast(o.rules)
 	if err != nil {

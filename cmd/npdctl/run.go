@@ -22,8 +22,12 @@ const runUsage = `npdctl run [flags] [-- check flags]
 Evaluates NPD custom plugin configurations on this machine once as NPD would (own process group, timeout of the rule,
 4096 bytes of output, cut at max_output_length, conditions that move like NPD's) and prints the conditions as
 "kubectl describe node" does. For a condition that is False NPD shows the text of the configuration and never what the check
-said; here that follows in brackets. With journald, the Events that the journal rules would have written in the last
-hour follow.
+said; here that follows in brackets. Below are the Events that the journal rules would have written in the last hour:
+from the journal, from the kernel's own log (/dev/kmsg) and from log files, each read as NPD reads it. Nothing is taken away from NPD.
+
+What is installed runs as it is, in the container of node-problem-detector, too:
+
+  kubectl exec -n kube-system node-problem-detector-x7k2p -- /opt/npd-plugins/bin/npdctl run
 
 The executable of a rule is its path, or, if there is none, the file of that name in --bin; with --bin given that one comes first.
 Flags behind -- are added to the arguments of each check found in --bin, and so is --state-dir.
@@ -57,8 +61,8 @@ func (p *paths) Set(s string) error { *p = append(*p, s); return nil }
 func run(args []string, stdout, stderr io.Writer) int {
 	flags := newFlags("run", runUsage, stderr)
 	var o runOptions
-	flags.Var(&o.configs, "config", "configuration `file or directory`, may be repeated (default config)")
-	flags.StringVar(&o.rules, "rules", "", "directory of journal rules (default journal-rules, where there is one)")
+	flags.Var(&o.configs, "config", "configuration `file or directory`, may be repeated (default config beside the directory of npdctl)")
+	flags.StringVar(&o.rules, "rules", "", "`directory` of journal rules (default journal-rules beside the directory of npdctl)")
 	flags.StringVar(&o.bin, "bin", "", "directory of the checks (default that of npdctl)")
 	flags.BoolVar(&o.watch, "watch", false, "go on, each configuration at its invoke_interval, and print when a condition changes")
 	flags.StringVar(&o.output, "o", "table", "table, or json: one object per condition and line")
@@ -89,10 +93,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 // complete fills in what was not given. The function it returns removes what was made for this run alone.
 func (o *runOptions) complete() (cleanUp func(), err error) {
 	if len(o.configs) == 0 {
-		o.configs = paths{"config"}
+		o.configs = paths{shipped("config")}
 	}
-	if o.rules == "" && isDir("journal-rules") {
-		o.rules = "journal-rules"
+	if rules := shipped("journal-rules"); o.rules == "" && isDir(rules) {
+		o.rules = rules
 	}
 	o.binFirst = o.bin != ""
 	if o.bin == "" {
