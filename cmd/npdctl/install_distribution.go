@@ -67,7 +67,7 @@ var distributed = []struct {
 	checks []string
 	value  func(*distribution.Distribution) string
 }{
-	{"cri-endpoint", []string{"cri-gc", "cri-latency", "cri-list-size", "image-pull", "runc-init"}, func(d *distribution.Distribution) string { return d.Socket }},
+	{"cri-endpoint", []string{"cri-gc", "cri-latency", "cri-list-size", "runc-init"}, func(d *distribution.Distribution) string { return d.Socket }},
 	{"containerd-root", []string{"image-pull"}, func(d *distribution.Distribution) string {
 		if !d.Is(distribution.Containerd) {
 			return ""

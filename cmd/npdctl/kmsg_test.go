@@ -136,7 +136,7 @@ func TestInstalledWorksAnywhere(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", filepath.Join(s.dir, "bin/npdctl"), ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	s.write("log", "Nov 21 02:27:05 node-1 kubelet[123]: all is well\n")
+	s.write("log", "Nov 21 02:27:05 node-1 kubelet[123]: PLEG is not healthy: pleg was last seen active 3m5s ago; threshold is 3m0s\n")
 	link := filepath.Join(t.TempDir(), "npdctl")
 	if err := os.Symlink(filepath.Join(s.dir, "bin/npdctl"), link); err != nil {
 		t.Fatal(err)
