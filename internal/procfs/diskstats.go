@@ -16,6 +16,7 @@ type Disk struct {
 	Name         string // sda1
 	Requests     uint64 // of all kinds: reads, writes, discards (since Linux 4.18), flushes (since 5.5)
 	Transfers    uint64 // reads and writes
+	Sectors      uint64 // read and written, of 512 bytes each on every disk
 	Waited       uint32 // by all reads and writes together, in ms
 	InFlight     uint64 // now
 	Busy         uint32 // with a request or more, in ms
@@ -64,7 +65,7 @@ func parseDisk(line []byte) (Disk, error) {
 	}
 	return Disk{
 		Major: uint32(n[0]), Minor: uint32(n[1]), Name: string(f[2]),
-		Requests: n[3] + n[7] + n[14] + n[18], Transfers: n[3] + n[7], Waited: uint32(n[6] + n[10]),
+		Requests: n[3] + n[7] + n[14] + n[18], Transfers: n[3] + n[7], Sectors: n[5] + n[9], Waited: uint32(n[6] + n[10]),
 		InFlight: n[11], Busy: uint32(n[12]),
 	}, nil
 }

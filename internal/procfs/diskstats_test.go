@@ -15,10 +15,10 @@ func TestParseDisk(t *testing.T) {
 		name, line string
 		want       Disk
 	}{
-		{"3.10", "   8       1 sda1 2070 52 59812 1102 3 0 18 2 1 900 1104\n", Disk{8, 1, "sda1", 2073, 2073, 1104, 1, 900}},
-		{"4.18", " 259       0 nvme0n1 1761416 312545 74865266 1346747 991556 545978 63567224 389322 2 234060 1882540 1084014 4084 62895344 134696\n", Disk{259, 0, "nvme0n1", 1761416 + 991556 + 1084014, 1761416 + 991556, 1346747 + 389322, 2, 234060}},
-		{"6.18", " 254       0 vda 1761416 312545 74865266 1346747 991556 545978 63567224 389322 0 234060 1882540 1084014 4084 62895344 134696 125901 11773\n", Disk{254, 0, "vda", 1761416 + 991556 + 1084014 + 125901, 1761416 + 991556, 1346747 + 389322, 0, 234060}},
-		{"of a later kernel", "7 0 loop0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 words of its own\n", Disk{7, 0, "loop0", 1 + 5 + 12 + 16, 1 + 5, 4 + 8, 9, 10}},
+		{"3.10", "   8       1 sda1 2070 52 59812 1102 3 0 18 2 1 900 1104\n", Disk{8, 1, "sda1", 2073, 2073, 59812 + 18, 1104, 1, 900}},
+		{"4.18", " 259       0 nvme0n1 1761416 312545 74865266 1346747 991556 545978 63567224 389322 2 234060 1882540 1084014 4084 62895344 134696\n", Disk{259, 0, "nvme0n1", 1761416 + 991556 + 1084014, 1761416 + 991556, 74865266 + 63567224, 1346747 + 389322, 2, 234060}},
+		{"6.18", " 254       0 vda 1761416 312545 74865266 1346747 991556 545978 63567224 389322 0 234060 1882540 1084014 4084 62895344 134696 125901 11773\n", Disk{254, 0, "vda", 1761416 + 991556 + 1084014 + 125901, 1761416 + 991556, 74865266 + 63567224, 1346747 + 389322, 0, 234060}},
+		{"of a later kernel", "7 0 loop0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 words of its own\n", Disk{7, 0, "loop0", 1 + 5 + 12 + 16, 1 + 5, 3 + 7, 4 + 8, 9, 10}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -65,8 +65,8 @@ func FuzzParseDisk(f *testing.F) {
 			}
 			return
 		}
-		line := fmt.Sprintf("%d %d %s %d 0 0 %d 0 0 0 0 %d %d 0 %d 0 0 0", d.Major, d.Minor, d.Name, d.Transfers, d.Waited, d.InFlight, d.Busy, d.Requests-d.Transfers)
-		if again, err := parseDisk([]byte(line)); d.Requests < 1e18 && (err != nil || again != d) {
+		line := fmt.Sprintf("%d %d %s %d 0 %d %d 0 0 0 0 %d %d 0 %d 0 0 0", d.Major, d.Minor, d.Name, d.Transfers, d.Sectors, d.Waited, d.InFlight, d.Busy, d.Requests-d.Transfers)
+		if again, err := parseDisk([]byte(line)); d.Requests < 1e18 && d.Sectors < 1e18 && (err != nil || again != d) {
 			t.Errorf("%+v, %v; want %+v", again, err, d)
 		}
 	})

@@ -3,8 +3,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"slices"
@@ -19,11 +19,21 @@ type check struct {
 	percent int
 	busy    int
 	wait    time.Duration
+	slow    time.Duration
 	dirs    string
+	units   string
 }
 
 // dirs are where the runtimes and kubelet keep what they cannot work without.
 const dirs = "/var/lib/containerd,/var/lib/containers,/var/lib/docker,/var/lib/kubelet,/var/log"
+
+// What a disk that is too slow does, and how much of it matters. README.md has
+// the measurements.
+const (
+	slowRate    = 10 << 20 // bytes a second while it is busy: a disk that moves more is not slow
+	slowBusy    = 25       // percent of the time: below it the disk is hardly asked
+	slowWaiting = 10       // percent of a minute: on a node with many busy CPUs one task that always waits counts for no more
+)
 
 func main() {
 	c := new(check)
@@ -31,21 +41,23 @@ func main() {
 		Name:      "io-stall",
 		Condition: "IOStalled",
 		Purpose: "The disk under the container runtime or kubelet does not keep up: calls to the runtime hang, pods do not start, the node goes NotReady.\n" +
-			"Problem when tasks wait for IO most of a minute (pressure stall information) and one of these disks is busy all the time with requests that take long.\n" +
-			"Without pressure stall information the disks alone tell.",
-		Reads: []string{"/proc/pressure/io; all else only under pressure, or where the kernel has none:",
+			"Problem when such a disk hangs or needs very long for each request while tasks wait for it, or when it is always busy with requests that take long and the runtime or kubelet waits\n" +
+			"most of a minute (pressure stall information of their services). Without pressure stall information the disks alone tell.",
+		Reads: []string{"/proc/pressure/io, io.pressure of the services in --units; all else only under pressure, or where the kernel has none:",
 			"/proc/diskstats, /proc/uptime, /proc/1/mountinfo, /sys/class/block, /sys/fs/btrfs",
 			"io.pressure of all cgroups (v2) or /proc/PID/stat of all tasks (v1), when a disk stalls", "/var/log/pods (names of pods)"},
 		Needs:      "the host's /proc and /sys below --host-root, without hostPID; a --state-dir that lasts between runs",
-		LookAlikes: "a busy disk under none of --dirs; a disk that is busy and fast; pods that their own io.max slows down; one look",
+		LookAlikes: "a busy disk under none of --dirs; a disk that a batch job keeps busy while the runtime and kubelet are served; pods that their own io.max slows down; one look",
 		Example:    "--host-root=/host --percent=50",
 		For:        1,
 		Timeout:    25 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
-			plugin.PercentVar(fs, &c.percent, "percent", 50, "Problem when some task waits for IO in this `share` of a minute or more, of 100")
-			plugin.PercentVar(fs, &c.busy, "busy", 95, "and a disk is busy in this `share` of the time since the last look or more, of 100")
+			plugin.DurationVar(fs, &c.slow, "slow", 40*time.Millisecond, "Problem when a disk is busy for this `duration` or longer per request, moves less than 10 MiB a second, and tasks wait")
+			plugin.PercentVar(fs, &c.percent, "percent", 50, "Problem when the runtime or kubelet waits for IO in this `share` of a minute or more, in percent (any task, where the kernel does not tell of them)")
+			plugin.PercentVar(fs, &c.busy, "busy", 95, "and a disk is busy in this `share` of the time since the last look or more, in percent")
 			plugin.DurationVar(fs, &c.wait, "wait", 100*time.Millisecond, "and its reads and writes take this `duration` or longer on average")
 			fs.StringVar(&c.dirs, "dirs", dirs, "a disk counts when a `directory` of these is on it; commas between")
+			fs.StringVar(&c.units, "units", units, "the `services` of the runtime and kubelet; commas between")
 		},
 		Look: c.look,
 	})
@@ -61,6 +73,7 @@ type reading struct {
 type counts struct {
 	Requests  uint64 `json:"r"`
 	Transfers uint64 `json:"t"`
+	Sectors   uint64 `json:"s"`
 	Waited    uint32 `json:"w"`
 	InFlight  uint64 `json:"f"`
 	Busy      uint32 `json:"b"`
@@ -70,18 +83,13 @@ type counts struct {
 const maxElapsed = 10 * time.Minute
 
 func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
-	pressure, err := procfs.ReadPressure(l.Host, "/proc/pressure/io")
-	blind := errors.Is(err, procfs.ErrNoPressure)
-	if err != nil && !blind {
+	w, err := c.waiting(l.Host)
+	if err != nil {
 		return plugin.Unknownf("cannot tell the pressure on IO: %v", err)
 	}
-	v := plugin.Verdict{}
-	if !blind {
-		v.Measurements = append(v.Measurements, plugin.Measurement{Name: "io_pressure_some_avg60", Value: pressure.Some.Avg60, Unit: "percent"})
-	}
-	// The share of ten seconds is above the threshold when the first reading of the disks is due: long before that of a minute.
-	if limit := float64(c.percent); !blind && pressure.Some.Avg60 < limit && pressure.Some.Avg10 < limit {
-		v.Message = fmt.Sprintf("tasks wait for IO in %.1f of 100 of a minute", pressure.Some.Avg60)
+	v := plugin.Verdict{Measurements: w.measurements()}
+	if !w.blind && w.soon < slowWaiting && w.daemon.share < float64(c.percent) {
+		v.Message = w.String()
 		return v
 	}
 
@@ -94,19 +102,11 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	l.Remember(now)
 	elapsed := time.Duration((now.At - last.At) * float64(time.Second))
 	if last.Disks == nil || elapsed <= 0 || elapsed > maxElapsed {
-		v.Suspicion = told(pressure, blind)
-		v.Message = v.Suspicion + "; how busy the disks are the next look tells"
+		v.Suspicion = w.String()
+		v.Message = v.Suspicion + "; disk load is known at the next run"
 		return v
 	}
-	return c.judge(ctx, l, v, told(pressure, blind), pressure.Some.Avg60 >= float64(c.percent) || blind, loads(mounts, last, now, elapsed))
-}
-
-// told says what is known of the pressure.
-func told(p procfs.Pressure, blind bool) string {
-	if blind {
-		return "the kernel has no pressure stall information"
-	}
-	return fmt.Sprintf("tasks wait for IO in %.0f of 100 of a minute", p.Some.Avg60)
+	return c.judge(ctx, l, v, w, loads(mounts, last, now, elapsed))
 }
 
 // read takes the counts of all disks that stand behind the directories.
@@ -126,7 +126,7 @@ func (c *check) read(l *plugin.Look) (reading, []mount, error) {
 	now := reading{uptime.Seconds(), map[string]counts{}}
 	for _, m := range mounts {
 		for _, d := range m.disks {
-			now.Disks[d.Name] = counts{d.Requests, d.Transfers, d.Waited, d.InFlight, d.Busy}
+			now.Disks[d.Name] = counts{d.Requests, d.Transfers, d.Sectors, d.Waited, d.InFlight, d.Busy}
 		}
 	}
 	return now, mounts, nil
@@ -137,8 +137,11 @@ type load struct {
 	mount   string
 	disk    string
 	elapsed time.Duration
-	busy    float64       // of 100, of the time
+	busy    float64       // percent of the time
 	wait    time.Duration // of a read or write, on average; discards (fstrim) may take long
+	each    time.Duration // busy time for each request of any kind
+	bytes   float64       // a second while it was busy
+	rate    float64       // reads and writes a second
 	hung    uint64        // requests in flight all the time, of which none was completed
 }
 
@@ -149,18 +152,23 @@ func loads(mounts []mount, last, now reading, elapsed time.Duration) []load {
 		for _, d := range m.disks {
 			before, ok := last.Disks[d.Name]
 			after := now.Disks[d.Name]
-			if !ok || after.Requests < before.Requests || after.Transfers < before.Transfers || slices.ContainsFunc(all, func(l load) bool { return l.disk == d.Name }) {
+			if !ok || after.Requests < before.Requests || after.Transfers < before.Transfers || after.Sectors < before.Sectors ||
+				slices.ContainsFunc(all, func(l load) bool { return l.disk == d.Name }) {
 				continue // another device of that name, or told already
 			}
 			l := load{mount: m.point, disk: d.Name, elapsed: elapsed}
 			milliseconds := func(after, before uint32) time.Duration { return time.Duration(after-before) * time.Millisecond }
-			l.busy = min(100*float64(milliseconds(after.Busy, before.Busy))/float64(elapsed), 100)
+			busy := min(milliseconds(after.Busy, before.Busy), elapsed)
+			l.busy = 100 * float64(busy) / float64(elapsed)
 			if done := after.Transfers - before.Transfers; done > 0 {
 				l.wait = milliseconds(after.Waited, before.Waited) / time.Duration(done)
+				l.each = busy / time.Duration(after.Requests-before.Requests)
+				l.rate = float64(done) / elapsed.Seconds()
+				l.bytes = 512 * float64(after.Sectors-before.Sectors) / max(busy.Seconds(), 0.001)
 			}
-			if after.Requests == before.Requests && before.InFlight > 0 && after.InFlight > 0 {
+			if after.Requests == before.Requests && before.InFlight > 0 && after.InFlight > 0 && elapsed >= time.Second {
 				// Linux 5.0 to 6.5 adds to the busy time only when a request is completed (block/blk-core.c, update_io_ticks).
-				l.hung, l.busy, l.wait = after.InFlight, 100, elapsed
+				l.hung, l.busy, l.wait, l.each = after.InFlight, 100, elapsed, elapsed
 			}
 			all = append(all, l)
 		}
@@ -170,35 +178,58 @@ func loads(mounts []mount, last, now reading, elapsed time.Duration) []load {
 
 func (l load) String() string {
 	if l.hung > 0 {
-		return fmt.Sprintf("%s hangs: none of %d requests was completed in %s", l.disk, l.hung, l.elapsed.Round(time.Second))
+		return fmt.Sprintf("none of %d requests was completed in %s", l.hung, l.elapsed.Round(time.Second))
 	}
-	return fmt.Sprintf("%s was busy in %.0f of 100 of %s, a read or write took %s", l.disk, l.busy, l.elapsed.Round(time.Second), l.wait.Round(time.Millisecond))
+	return fmt.Sprintf("%.0f requests a second, %s each, busy %.0f percent of %s", l.rate, l.wait.Round(time.Millisecond), l.busy, l.elapsed.Round(time.Second))
 }
 
-func (c *check) judge(ctx context.Context, l *plugin.Look, v plugin.Verdict, pressure string, high bool, all []load) plugin.Verdict {
-	slices.SortStableFunc(all, func(a, b load) int { return int(b.wait.Microseconds() - a.wait.Microseconds()) })
-	if len(all) > 0 {
-		v.Measurements = append(v.Measurements,
-			plugin.Measurement{Name: "disk_busy", Value: all[0].busy, Limit: 100, Unit: "percent"},
-			plugin.Measurement{Name: "disk_wait", Value: all[0].wait.Seconds(), Unit: "seconds"})
-	}
-	stalled := slices.DeleteFunc(slices.Clone(all), func(d load) bool { return d.busy < float64(c.busy) || d.wait < c.wait })
+// fault is how a disk fails the runtime and kubelet, "" when it does not.
+//
+// A disk that is always busy may be healthy, its requests may wait long in a
+// queue of a batch job's own, and a runtime that works all the time waits for
+// the fastest disk most of it. So a disk is to blame in two cases: it needs very
+// long for each request, which no queue explains; or its requests wait long and
+// the runtime's own work waits with them.
+func (c *check) fault(l load, w waiting) string {
+	always := l.busy >= float64(c.busy)
+	// Reads and writes that do not wait are not what a disk is busy with for long: discards are.
+	slow := l.each >= c.slow && l.wait >= c.slow && l.bytes < slowRate
 	switch {
-	case len(all) == 0:
-		return plugin.Undecidedf("%s, but no disk of %s was there at the last look", pressure, c.dirs)
-	case len(stalled) == 0 || !high:
-		v.Message = fmt.Sprintf("%s; no disk of the runtime or kubelet stalls: %s", pressure, all[0])
+	case w.blind && always && l.hung > 0, !w.blind && l.hung > 0 && w.any() >= slowWaiting:
+		return "hangs"
+	case w.blind && always && slow, !w.blind && slow && l.busy >= slowBusy && w.any() >= slowWaiting:
+		return "is too slow"
+	case always && l.wait >= c.wait && (w.blind || w.served() >= float64(c.percent)):
+		return "is overloaded"
+	}
+	return ""
+}
+
+func (c *check) judge(ctx context.Context, l *plugin.Look, v plugin.Verdict, w waiting, all []load) plugin.Verdict {
+	if len(all) == 0 {
+		return plugin.Undecidedf("%s, but no disk of %s was there at the last look", w, c.dirs)
+	}
+	slices.SortStableFunc(all, func(a, b load) int { return cmp.Compare(b.wait, a.wait) })
+	v.Measurements = append(v.Measurements,
+		plugin.Measurement{Name: "disk_busy", Value: all[0].busy, Limit: 100, Unit: "percent"},
+		plugin.Measurement{Name: "disk_wait", Value: all[0].wait.Seconds(), Unit: "seconds"})
+	for _, d := range all {
+		if fault := c.fault(d, w); fault != "" && len(v.Details) < 10 {
+			v.Details = append(v.Details, fmt.Sprintf("disk %s %s: %s; mount %s", d.disk, fault, d, plugin.Safe(d.mount, 200)))
+			if v.Status == plugin.OK {
+				v.Status = plugin.Problem
+				v.Message = fmt.Sprintf("disk %s %s: %s; mount %s; %s", d.disk, fault, d, plugin.Safe(d.mount, 60), w)
+			}
+		}
+	}
+	if v.Status == plugin.OK {
+		v.Message = fmt.Sprintf("%s; no disk of the runtime or kubelet stalls: %s: %s", w, all[0].disk, all[0])
 		return v
 	}
-	v.Status = plugin.Problem
-	for _, d := range stalled[:min(len(stalled), 10)] {
-		v.Details = append(v.Details, fmt.Sprintf("disk %s; mount %s", d, plugin.Safe(d.mount, 200)))
-	}
-	v.Message = fmt.Sprintf("disk %s; mount %s; %s", stalled[0], plugin.Safe(stalled[0].mount, 60), pressure)
-	waiting := waiters(ctx, l)
-	v.Details = append(v.Details, waiting...)
-	if len(waiting) > 0 {
-		v.Message += "; waits most: " + waiting[0]
+	who := waiters(ctx, l)
+	v.Details = append(v.Details, who...)
+	if len(who) > 0 {
+		v.Message += "; waits most: " + who[0]
 	}
 	return v
 }

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"maps"
 	"path"
-	"slices"
+	"strconv"
 
 	"npd-plugins/internal/cgroup"
 	"npd-plugins/internal/plugin"
@@ -44,19 +42,17 @@ func groups(l *plugin.Look) []string {
 	if err != nil {
 		l.Log.Infof("the pressure of some cgroups is not known: %v", err)
 	}
-	names := slices.SortedFunc(maps.Keys(shares), func(a, b string) int {
-		return cmp.Or(cmp.Compare(shares[b], shares[a]), cmp.Compare(a, b))
-	})
+	var all []plugin.Consumer
+	for name, share := range shares {
+		all = append(all, plugin.Consumer{Name: name, Amount: share})
+	}
 	var told []string
-	for _, name := range names[:min(len(names), maxWaiters)] {
-		if shares[name] == 0 {
-			break
-		}
-		owner := l.Owner(cgroup.OwnerOf(name))
+	for _, c := range plugin.Culprits(all, 100, maxWaiters) {
+		owner := l.Owner(cgroup.OwnerOf(c.Name))
 		if owner == "" {
-			owner = "cgroup " + plugin.Safe(name, 80)
+			owner = "cgroup " + plugin.Safe(c.Name, 80)
 		}
-		told = append(told, fmt.Sprintf("%s, %.0f of 100", owner, shares[name]))
+		told = append(told, fmt.Sprintf("%s, %.0f percent", owner, c.Amount))
 	}
 	return told
 }
@@ -71,12 +67,14 @@ func processes(ctx context.Context, l *plugin.Look) []string {
 	if err != nil {
 		l.Log.Infof("who waits is not known: %v", err)
 	}
-	pids := slices.SortedFunc(maps.Keys(tasks), func(a, b int) int {
-		return cmp.Or(cmp.Compare(tasks[b], tasks[a]), cmp.Compare(a, b))
-	})
+	var all []plugin.Consumer
+	for pid, blocked := range tasks {
+		all = append(all, plugin.Consumer{Name: strconv.Itoa(pid), Amount: float64(blocked)})
+	}
 	var told []string
-	for _, pid := range pids[:min(len(pids), maxWaiters)] {
-		told = append(told, fmt.Sprintf("%s, %d of %d blocked tasks", l.Process(pid), tasks[pid], total))
+	for _, c := range plugin.Culprits(all, float64(total), maxWaiters) {
+		pid, _ := strconv.Atoi(c.Name)
+		told = append(told, fmt.Sprintf("%s, %.0f of %d blocked tasks", l.Process(pid), c.Amount, total))
 	}
 	return told
 }

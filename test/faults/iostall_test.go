@@ -1,9 +1,11 @@
 package faults
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,7 +63,7 @@ func (w *watcher) wantStall(t *testing.T, words ...string) {
 	}
 }
 
-// A disk that completes five requests a second, under the directory of the runtime.
+// A disk that completes twelve requests a second, 80 ms each, under the directory of the runtime.
 func TestIOStall(t *testing.T) {
 	if !lab.InPIDNamespace(t, binaries) {
 		return
@@ -71,9 +73,9 @@ func TestIOStall(t *testing.T) {
 	check.wantOK(t)
 	elsewhere.wantOK(t)
 
-	release := disk.group.Throttle(t, disk.behind, 5)
+	release := disk.group.Throttle(t, disk.behind, 12)
 	writer := disk.write(t)
-	check.wantStall(t, "disk "+disk.Device+" was busy in ", " a read or write took ", "; mount "+disk.Dir+"; tasks wait for IO in ", "waits most: ", podUID)
+	check.wantStall(t, "disk "+disk.Device+" is too slow: ", " requests a second, ", "; mount "+disk.Dir+"; tasks wait for IO in ", "waits most: ", podUID)
 	elsewhere.wantOK(t) // its first reading of the disks
 	time.Sleep(2 * time.Second)
 	elsewhere.wantOK(t)
@@ -102,6 +104,51 @@ func TestIOStallHung(t *testing.T) {
 	check.look(t) // what was completed since the last look had taken long
 	time.Sleep(2 * time.Second)
 	check.wantOK(t)
+}
+
+// The disk of a real containerd that starts pods all the time, as nodes do under churn. While a batch job keeps the disk
+// busy with a long queue and containerd is served, all is well. Then containerd waits in that queue.
+func TestIOStallOverloaded(t *testing.T) {
+	notInGuest(t)
+	if !lab.InPIDNamespace(t, binaries) {
+		return
+	}
+	node := lab.NewCgroup(t, "node")
+	service, pod := node.Child(t, "system.slice/containerd.service"), node.Child(t, podCgroup+"/"+containerID)
+	behind := lab.NewDiskOf(t, lab.DiskDir(t), 256, "")
+	disk := lab.NewDiskOf(t, behind.Dir, 200, "")
+	containerd := lab.StartContainerd(t, binaries, lab.ContainerdConfig{Root: filepath.Join(disk.Dir, "containerd")})
+	service.Add(t, containerd.PID(t))
+	check := watch(t, "io-stall", "--percent=20", "--host-root="+lab.HostWithCgroups(t, node), "--dirs="+filepath.Join(disk.Dir, "containerd"), "--log-level=info")
+	check.wantOK(t)
+
+	ctx, stop := context.WithCancel(t.Context())
+	var churn sync.WaitGroup
+	defer func() { stop(); churn.Wait() }()
+	churn.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			began := time.Now()
+			containerd.RunPod(ctx, lab.PodConfig("web-7d9c5b8f6d", i, 0), "")
+			t.Logf("a pod was started in %v", time.Since(began).Round(time.Millisecond))
+			time.Sleep(time.Second)
+		}
+	})
+	release := pod.Throttle(t, behind, 60)
+	for i := range 16 {
+		w := &lab.Writer{Comm: "import", File: filepath.Join(disk.Dir, fmt.Sprint("new", i)), Size: 4096, Forever: true}
+		w.Start(t, pod)
+	}
+	for range 10 {
+		time.Sleep(2 * time.Second)
+		if result := check.look(t); result.Status != npd.OK {
+			t.Errorf("containerd is served; want OK")
+		}
+	}
+	releaseService := service.Throttle(t, behind, 4)
+	check.wantStall(t, "disk "+disk.Device+" is overloaded: ", " requests a second, ", "; mount "+disk.Dir, ", containerd in ")
+	release()
+	releaseService()
+	lab.Eventually(t, 90*time.Second, "containerd waits no more", func() bool { return check.look(t).Status == npd.OK })
 }
 
 // A pod that its own limit slows down waits as much, but the disk does not.

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -34,6 +35,8 @@ type ContainerdConfig struct {
 	Runtimes map[string]string
 	// CNI is the network plugin, nil when all pods use the host's network.
 	CNI *CNI
+	// Root is a directory for images, snapshots and the database, "" for one beside the socket.
+	Root string
 }
 
 // Containerd is a running containerd with its data, state and socket in a directory of its own, and one image.
@@ -104,7 +107,7 @@ func (c *Containerd) toml(config ContainerdConfig) string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `version = 2
-root = "%[1]s/root"
+root = "%[8]s"
 state = "%[1]s/state"
 [grpc]
   address = "%[2]s"
@@ -127,7 +130,7 @@ state = "%[1]s/state"
   snapshotter = "native"
 [plugins."io.containerd.nri.v1.nri"]
   disable = true # its socket is not in a directory of the lab
-`, c.dir, c.socket(), config.MaxSendMessageSize, PauseImage, cni.plugins(), cni.configs(), runtime.GOARCH)
+`, c.dir, c.socket(), config.MaxSendMessageSize, PauseImage, cni.plugins(), cni.configs(), runtime.GOARCH, cmp.Or(config.Root, filepath.Join(c.dir, "root")))
 	for handler, runc := range config.Runtimes {
 		fmt.Fprintf(&b, `  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%[1]s]
     runtime_type = "io.containerd.runc.v2"

@@ -31,9 +31,15 @@ type Disk struct {
 // which may be the Dir of another Disk. All is taken back when the test ends.
 func NewDisk(t testing.TB, dir, options string) *Disk {
 	t.Helper()
+	return NewDiskOf(t, dir, 16, options)
+}
+
+// NewDiskOf is NewDisk with that many MiB, except where EnvExt4 gives the file system.
+func NewDiskOf(t testing.TB, dir string, mib int, options string) *Disk {
+	t.Helper()
 	NeedRoot(t)
 	file := filepath.Join(dir, "ext4")
-	makeExt4(t, file)
+	makeExt4(t, file, mib)
 	d := &Disk{Dir: t.TempDir()}
 	d.attach(t, file)
 	if err := unix.Mount(d.loop.Name(), d.Dir, "ext4", 0, options); err != nil {
@@ -48,13 +54,13 @@ func NewDisk(t testing.TB, dir, options string) *Disk {
 	return d
 }
 
-// makeExt4 makes a file of 16 MiB with holes for all that is zero, so that it fits into a file system of its own size.
-func makeExt4(t testing.TB, file string) {
+// makeExt4 makes a file of that size with holes for all that is zero, so that it fits into a file system of its own size.
+func makeExt4(t testing.TB, file string, mib int) {
 	t.Helper()
 	image := os.Getenv(EnvExt4)
 	if image == "" {
 		mkfs := NeedCommand(t, "mkfs.ext4", "e2fsprogs")
-		if out, err := exec.Command(mkfs, "-q", "-F", file, "16M").CombinedOutput(); err != nil {
+		if out, err := exec.Command(mkfs, "-q", "-F", file, fmt.Sprintf("%dM", mib)).CombinedOutput(); err != nil {
 			t.Fatalf("mkfs.ext4: %v\n%s", err, out)
 		}
 		return
