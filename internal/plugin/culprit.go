@@ -18,11 +18,14 @@ type Consumer struct {
 // it the node is as full as before.
 const culpritShare = 10
 
+// IsCulprit says whether who holds an amount of a total may be blamed for it.
+func IsCulprit(amount, total float64) bool { return amount > 0 && amount*100 >= culpritShare*total }
+
 // Culprits are those of the consumers that a message may blame for a total:
 // each holds at least a tenth of it, the biggest comes first, and there are at
-// most as many as asked for. Every check that names who holds most goes by it.
+// most as many as asked for. Checks that name who holds most go by it.
 func Culprits(all []Consumer, total float64, most int) []Consumer {
-	culprits := slices.DeleteFunc(slices.Clone(all), func(c Consumer) bool { return c.Amount <= 0 || c.Amount*100 < culpritShare*total })
+	culprits := slices.DeleteFunc(slices.Clone(all), func(c Consumer) bool { return !IsCulprit(c.Amount, total) })
 	slices.SortStableFunc(culprits, func(a, b Consumer) int {
 		return cmp.Or(cmp.Compare(b.Amount, a.Amount), strings.Compare(a.Name, b.Name))
 	})

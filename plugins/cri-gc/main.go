@@ -99,7 +99,7 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 		v.Message += "; " + cause
 	}
 	pods := owners(stuck)
-	v.Message = withPods(v.Message, pods)
+	v.Message = withPods(v.Message, pods, len(stuck))
 	for _, o := range pods[:min(len(pods), 10)] {
 		v.Details = append(v.Details, fmt.Sprintf("%s: %s, oldest %s", o.name(70), count(o.records), age(o.records[0].age)))
 	}
@@ -229,10 +229,30 @@ func owners(stuck []leftover) []*owner {
 	return all
 }
 
-// withPods appends as many names of pods as a message has room for.
-func withPods(message string, pods []*owner) string {
+// withPods appends the names of the pods of which most stays, as many as a
+// message has room for. Where no pod holds a good part, it tells the namespaces
+// that do, and one pod.
+func withPods(message string, pods []*owner, records int) string {
+	culprits, namespaces := 0, map[string]int{}
+	for _, o := range pods {
+		namespaces[o.namespace] += len(o.records)
+		if plugin.IsCulprit(float64(len(o.records)), float64(records)) {
+			culprits++
+		}
+	}
+	if culprits == 0 {
+		var all []plugin.Consumer
+		for namespace, n := range namespaces {
+			all = append(all, plugin.Consumer{Name: plugin.Safe(namespace, 60), Amount: float64(n)})
+		}
+		message += fmt.Sprintf("; %d pods", len(pods))
+		for i, c := range plugin.Culprits(all, float64(records), 2) {
+			message += fmt.Sprintf("%s %s (%.0f)", []string{", most of namespace", ","}[min(i, 1)], c.Name, c.Amount)
+		}
+		return message + ", such as " + pods[0].name(60)
+	}
 	told := ""
-	for i, o := range pods {
+	for i, o := range pods[:culprits] {
 		name := o.name(60)
 		more := fmt.Sprintf(" and %d more pods", len(pods)-i-1)
 		if i == len(pods)-1 {
@@ -245,6 +265,9 @@ func withPods(message string, pods []*owner) string {
 			return message + "; pods: " + told + fmt.Sprintf(" and %d more", len(pods)-i)
 		}
 		told += name
+	}
+	if more := len(pods) - culprits; more > 0 {
+		told += fmt.Sprintf(" and %d more", more)
 	}
 	return message + "; pods: " + told
 }

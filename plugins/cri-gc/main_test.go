@@ -389,15 +389,26 @@ func TestUnknown(t *testing.T) {
 // Names that others chose are made safe, and as many are told as there is room for.
 func TestNames(t *testing.T) {
 	n := newNode(t)
-	for i := range 12 {
+	for i := range 10 {
 		n.sandbox(uid(i), i, notReady)
 		n.sandboxes[i].Metadata.Name = fmt.Sprintf("a\x1b[31m%%s\n%02d%s", i, strings.Repeat("x", 4096))
 	}
 	v := n.settle()
-	plugintest.Want(t, v, plugin.Problem, "pods: shop/a?[31m?s 00xxx", " and 10 more")
+	plugintest.Want(t, v, plugin.Problem, "pods: shop/a?[31m?s 00xxx", " and 8 more")
 	if plugin.Safe(v.Message, 4096) != v.Message || len(v.Message) > plugin.MaxMessage {
 		t.Errorf("%q", v.Message)
 	}
+}
+
+// Of many pods none is to blame; the namespace may be.
+func TestManyPods(t *testing.T) {
+	n := newNode(t)
+	for i := range 30 {
+		n.sandbox(uid(i), i, notReady)
+		n.sandboxes[i].Metadata.Namespace = []string{"batch", "batch", "shop"}[i%3]
+	}
+	n.sandboxes[2].Metadata.Namespace = "rare"
+	plugintest.Want(t, n.settle(), plugin.Problem, "30 dead sandboxes not collected for 10m or longer; 30 pods, most of namespace batch (20), shop (9), such as batch/web-")
 }
 
 func TestSandboxOfResult(t *testing.T) {

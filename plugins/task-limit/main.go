@@ -8,9 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -102,9 +100,15 @@ func (c *check) look(_ context.Context, l *plugin.Look) plugin.Verdict {
 	}
 	if hierarchy != "" {
 		consumers := consumers(l, hierarchy, worst.cgroup)
-		v.Details = append(v.Details, consumers...)
-		if len(consumers) > 0 {
-			v.Message += "; most: " + strings.Join(consumers[:min(len(consumers), 3)], ", ")
+		for _, c := range plugin.Culprits(consumers, 0, 10) {
+			v.Details = append(v.Details, fmt.Sprintf("%s %.0f", c.Name, c.Amount))
+		}
+		culprits := plugin.Culprits(consumers, float64(worst.tasks), 3)
+		for i, c := range culprits {
+			v.Message += fmt.Sprintf("%s %s %.0f", []string{"; most:", ","}[min(i, 1)], c.Name, c.Amount)
+		}
+		if len(culprits) == 0 && len(consumers) > 0 {
+			v.Message += fmt.Sprintf("; none of %d pods and cgroups has 10 percent of them", len(consumers))
 		}
 	}
 	return v
@@ -136,9 +140,8 @@ func limitedCgroups(l *plugin.Look, hierarchy string) ([]usage, error) {
 	return found, cmp.Or(err, broken)
 }
 
-// consumers names up to ten cgroups below a cgroup, or pods, that have most
-// tasks of their own.
-func consumers(l *plugin.Look, hierarchy, below string) []string {
+// consumers are the cgroups below a cgroup, or the pods, that have tasks of their own.
+func consumers(l *plugin.Look, hierarchy, below string) (all []plugin.Consumer) {
 	own := map[string]int64{} // tasks of the cgroup and not of its children
 	cgroup.Walk(l.Host, hierarchy+strings.TrimSuffix(below, "/"), func(name string) bool {
 		name = path.Join(below, name)
@@ -161,12 +164,8 @@ func consumers(l *plugin.Look, hierarchy, below string) []string {
 			byName[label] += tasks
 		}
 	}
-	labels := slices.SortedFunc(maps.Keys(byName), func(a, b string) int {
-		return cmp.Or(cmp.Compare(byName[b], byName[a]), cmp.Compare(a, b))
-	})
-	lines := make([]string, min(len(labels), 10))
-	for i := range lines {
-		lines[i] = fmt.Sprintf("%s %d", labels[i], byName[labels[i]])
+	for name, tasks := range byName {
+		all = append(all, plugin.Consumer{Name: name, Amount: float64(tasks)})
 	}
-	return lines
+	return all
 }

@@ -102,8 +102,9 @@ func TestTaskLimit(t *testing.T) {
 		}{
 			{"room", 744, layout.counts, plugin.OK, []string{"/system.slice/containerd.service has 60 tasks, 6 of 100 of pids.max 1000"}},
 			{"just below", 26213, layout.counts, plugin.OK, []string{"the node has 26213 tasks, 79 of 100 of kernel.pid_max 32768"}},
-			{"node full", 31744, layout.counts, plugin.Problem,
-				[]string{"the node has 31744 tasks, 96 of 100 of kernel.pid_max 32768; most: pod shop/crawler-5d8f9c7b64-x2x7q 500, pod " + other + " 100, /system.slice/containerd.service 60"}},
+			{"node full", 31744, layout.counts.with(layout.pod, 20000, "max").with("/system.slice/containerd.service", 4000, "max"), plugin.Problem,
+				[]string{"the node has 31744 tasks, 96 of 100 of kernel.pid_max 32768; most: pod shop/crawler-5d8f9c7b64-x2x7q 20000, /system.slice/containerd.service 4000"}},
+			{"node full of many small ones", 31744, layout.counts, plugin.Problem, []string{"; none of 4 pods and cgroups has 10 percent of them"}},
 			{"all pods full", 744, layout.counts.with(layout.kubepods, 600, "700"), plugin.Problem,
 				[]string{layout.kubepods + " has 600 tasks, 85 of 100 of pids.max 700; most: pod shop/crawler-5d8f9c7b64-x2x7q 500, pod " + other + " 100"}},
 			{"service full", 744, layout.counts.with("/system.slice/containerd.service", 950, "1000"), plugin.Problem,

@@ -103,5 +103,9 @@ func blame(l *plugin.Look, owned map[int]int, stay int) (message string, details
 	for _, pid := range pids[:min(len(pids), 10)] {
 		details = append(details, fmt.Sprintf("%s owns %d zombies", l.Process(pid), owned[pid]))
 	}
-	return fmt.Sprintf("%d zombies stay unreaped; %s owns %d", stay, l.Process(pids[0]), owned[pids[0]]), details
+	message = fmt.Sprintf("%d zombies stay unreaped; ", stay)
+	if !plugin.IsCulprit(float64(owned[pids[0]]), float64(stay)) {
+		return message + fmt.Sprintf("none of %d parents owns 10 percent", len(pids)), details
+	}
+	return message + fmt.Sprintf("%s owns %d", l.Process(pids[0]), owned[pids[0]]), details
 }

@@ -155,3 +155,15 @@ func TestUnknown(t *testing.T) {
 		plugintest.Want(t, (&check{count: 50}).look(context.Background(), l), plugin.Unknown, tt.want)
 	}
 }
+
+// Of many parents with a few zombies each, none is to blame.
+func TestManyParents(t *testing.T) {
+	owned := map[int]int{}
+	for pid := range 20 {
+		owned[1000+pid] = 5
+	}
+	message, details := blame(plugintest.Look(t, hosttest.Tree{}.Open(t)), owned, 100)
+	if message != "100 zombies stay unreaped; none of 20 parents owns 10 percent" || len(details) != 10 {
+		t.Errorf("%q, %q", message, details)
+	}
+}
