@@ -119,7 +119,6 @@ func TestMeasured(t *testing.T) {
 			}
 			with := func(tree hosttest.Tree) hosttest.Tree {
 				tree["sys/fs/cgroup/unified/system.slice/containerd.service/io.pressure"] = pressure(m.daemon, m.daemon)
-				tree["sys/fs/cgroup/unified/system.slice/kubelet.service/io.pressure"] = pressure(0, 0)
 				tree["sys/fs/cgroup/unified/kubepods.slice/crio.service/io.pressure"] = pressure(100, 100)
 				return tree
 			}
