@@ -176,6 +176,7 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	consumers := s.fill(ctx, l)
 	if v.Status == plugin.Problem {
 		v.Message += "; " + s.blame(consumers)
+		v.Details = append(v.Details, fmt.Sprintf("ListContainers %s, ListPodSandbox %s", plugin.FormatBytes(float64(s.containers.bytes)), plugin.FormatBytes(float64(s.sandboxes.bytes))))
 		for _, c := range plugin.Culprits(consumers, 0, 10) {
 			v.Details = append(v.Details, told(c))
 		}
@@ -228,18 +229,34 @@ func (l *list) counts() string {
 }
 
 // blame tells what fills the lists: the owners of pods that hold a good part of
-// them, else that no owner does.
+// them, else the namespaces, else that nobody does.
 func (s *survey) blame(consumers []plugin.Consumer) string {
 	total := float64(s.sandboxes.bytes + s.containers.bytes)
-	culprits := plugin.Culprits(consumers, total, 2)
-	if len(culprits) == 0 {
-		return fmt.Sprintf("many small ones: no owner of the %d pods holds 10 percent", len(s.pods))
+	if names := culprits(consumers, total); names != "" {
+		return "most: " + names
 	}
+	held := map[string]float64{}
+	for _, c := range consumers {
+		if namespace, _, ok := strings.Cut(c.Name, "/"); ok {
+			held[namespace] += c.Amount
+		}
+	}
+	var namespaces []plugin.Consumer
+	for name, bytes := range held {
+		namespaces = append(namespaces, plugin.Consumer{Name: name, Amount: bytes})
+	}
+	if names := culprits(namespaces, total); names != "" {
+		return "many small ones, most in namespace " + names
+	}
+	return "many small ones: no owner of pods and no namespace holds 10 percent"
+}
+
+func culprits(consumers []plugin.Consumer, total float64) string {
 	var names []string
-	for _, c := range culprits {
+	for _, c := range plugin.Culprits(consumers, total, 2) {
 		names = append(names, told(c))
 	}
-	return "most: " + strings.Join(names, ", ")
+	return strings.Join(names, ", ")
 }
 
 func told(c plugin.Consumer) string { return c.Name + " " + plugin.FormatBytes(c.Amount) }

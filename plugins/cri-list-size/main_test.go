@@ -297,7 +297,6 @@ func (f *failing) ListContainers(ctx context.Context, r *runtime.ListContainersR
 // A refusal that does not say by how much.
 func TestRefusedWithoutFigures(t *testing.T) {
 	v, _ := look(t, serve(t, &failing{containers: status.Error(codes.ResourceExhausted, "message larger than max")}), &check{limit: 1000, percent: 50})
-	v.Details = append(v.Details, "") // there is nobody to blame
 	plugintest.Want(t, v, plugin.Problem, "runtime refuses ListContainers: the reply is 0B, over its gRPC limit; 0B of exited containers, 0 NotReady sandboxes")
 }
 
@@ -360,12 +359,23 @@ func TestBlame(t *testing.T) {
 		s.pod("shop", fmt.Sprintf("app%c-0", 'a'+i)).bytes = 1000 + i
 	}
 	s.sandboxes.bytes = 15105
-	if got := s.blame(s.heaviest()); got != "many small ones: no owner of the 15 pods holds 10 percent" {
+	if got := s.blame(s.heaviest()); got != "many small ones, most in namespace shop 14.8KiB" {
 		t.Error(got)
 	}
 	s.pod("shop", "appa-1").bytes = 5000
 	s.containers.bytes = 5000
 	if got := s.blame(s.heaviest()); got != "most: shop/appa-* (2 pods) 5.9KiB" {
+		t.Error(got)
+	}
+	for i := range 100 { // in a namespace each
+		s.pod(fmt.Sprintf("team-%d", i), "web-0").bytes = 1000
+		s.sandboxes.bytes += 1000
+	}
+	if got := s.blame(s.heaviest()); got != "many small ones, most in namespace shop 19.6KiB" {
+		t.Error(got)
+	}
+	s.containers.bytes += 1e6
+	if got := s.blame(s.heaviest()); got != "many small ones: no owner of pods and no namespace holds 10 percent" {
 		t.Error(got)
 	}
 }
