@@ -120,6 +120,74 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// TestOneEvent: a line that fires a rule fires none in another file of the same identifier. A line is one Event, unless one file
+// says that it tells of two things.
+func TestOneEvent(t *testing.T) {
+	monitors := map[string]*npd.LogMonitor{}
+	for _, name := range names(t) {
+		monitors[name] = load(t, name)
+	}
+	for name, m := range monitors {
+		for _, s := range samples(t, name) {
+			for other, o := range monitors {
+				if other == name || o.Identifier() != m.Identifier() || s.reasons == nil {
+					continue
+				}
+				if got := fired(o, s.line); got != nil {
+					t.Errorf("%s: fires %q, and in %s.json %q\n%s", s.position, s.reasons, other, got, s.line)
+				}
+			}
+		}
+	}
+}
+
+// oomReports are what kernels write for one kill each.
+var oomReports = map[string][]string{
+	"6.18, container with memory.oom.group": {
+		"stress invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=996",
+		"memory: usage 262144kB, limit 262144kB, failcnt 113",
+		"Tasks state (memory values in pages):",
+		"[  31007]     0 31007     1024      512      512        0         0    61440        0           996 stress",
+		"oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=cri-containerd-4f2d.scope,mems_allowed=0,oom_memcg=/kubepods.slice/kubepods-pod1.slice/cri-containerd-4f2d.scope,task_memcg=/kubepods.slice/kubepods-pod1.slice/cri-containerd-4f2d.scope,task=stress,pid=31007,uid=0",
+		"Memory cgroup out of memory: Killed process 31007 (stress) total-vm:1048576kB, anon-rss:524288kB, file-rss:0kB, shmem-rss:0kB, UID:0 pgtables:1204kB oom_score_adj:996",
+		"Tasks in /kubepods.slice/kubepods-pod1.slice/cri-containerd-4f2d.scope are going to be killed due to memory.oom.group set",
+		"Memory cgroup out of memory: Killed process 31001 (sh) total-vm:2576kB, anon-rss:88kB, file-rss:860kB, shmem-rss:0kB, UID:0 pgtables:44kB oom_score_adj:996",
+		"Memory cgroup out of memory: Killed process 31007 (stress) total-vm:1048576kB, anon-rss:524288kB, file-rss:0kB, shmem-rss:0kB, UID:0 pgtables:1204kB oom_score_adj:996",
+		"oom_reaper: reaped process 31007 (stress), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB",
+	},
+	"6.18, node": {
+		"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/system.slice/kubelet.service,task=kubelet,pid=945,uid=0",
+		"Out of memory: Killed process 945 (kubelet) total-vm:1048576kB, anon-rss:524288kB, file-rss:0kB, shmem-rss:0kB, UID:0 pgtables:1204kB oom_score_adj:-999",
+	},
+	"4.18, container": {
+		"stress invoked oom-killer: gfp_mask=0x6000c0(GFP_KERNEL), nodemask=(null), order=0, oom_score_adj=996",
+		"Task in /kubepods/burstable/pod1/4f2d killed as a result of limit of /kubepods/burstable/pod1/4f2d",
+		"Memory cgroup out of memory: Kill process 31007 (stress) score 1996 or sacrifice child",
+		"Killed process 31007 (stress) total-vm:1048576kB, anon-rss:524288kB, file-rss:0kB, shmem-rss:0kB",
+	},
+	"3.10, node": {
+		"Out of memory: Kill process 31007 (java) score 812 or sacrifice child",
+		"Killed process 31007 (java), UID 1000, total-vm:1048576kB, anon-rss:524288kB, file-rss:0kB, shmem-rss:0kB",
+	},
+}
+
+// TestOneEventPerKill: whatever a kernel writes for one kill by the OOM killer, it is one Event.
+func TestOneEventPerKill(t *testing.T) {
+	for kernel, report := range oomReports {
+		var all []string
+		for _, name := range names(t) {
+			if m := load(t, name); m.Identifier() == "kernel" {
+				for _, line := range report {
+					all = append(all, fired(m, line)...)
+				}
+			}
+		}
+		if len(all) != 1 {
+			t.Errorf("Linux %s: %q, want one", kernel, all)
+		}
+	}
+}
+
 // TestFollowingLines feeds every line of a file behind every kind of line: a rule must not look back at lines that have
 // been counted, nor fire a second time on an empty line.
 func TestFollowingLines(t *testing.T) {

@@ -18,10 +18,10 @@ import (
 	"npd-plugins/test/lab"
 )
 
-// line is a line of the journal rules' testdata and the reasons it makes fire there.
+// line is a line of the journal rules' testdata and the reasons it makes fire there, by file: the kernel has several.
 type line struct {
-	file, identifier, message string
-	reasons                   []string
+	identifier, message string
+	reasons             map[string][]string
 }
 
 func lines(t *testing.T) []line {
@@ -30,13 +30,14 @@ func lines(t *testing.T) []line {
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("no rules: %v", err)
 	}
-	var all []line
+	monitors := map[string]*npd.LogMonitor{}
 	for _, path := range paths {
-		m, err := npd.LoadLogMonitor(path)
-		if err != nil {
+		if monitors[filepath.Base(path)], err = npd.LoadLogMonitor(path); err != nil {
 			t.Fatal(err)
 		}
-		name := filepath.Base(path)
+	}
+	var all []line
+	for name, m := range monitors {
 		data, err := os.ReadFile(filepath.Join("../testdata", strings.TrimSuffix(name, ".json")+".txt"))
 		if err != nil {
 			t.Fatal(err)
@@ -46,7 +47,13 @@ func lines(t *testing.T) []line {
 			t.Fatal(err)
 		}
 		for _, sample := range samples {
-			all = append(all, line{name, m.Identifier(), sample.Text, reasons(m, sample.Text)})
+			l := line{m.Identifier(), sample.Text, map[string][]string{}}
+			for file, o := range monitors {
+				if o.Identifier() == l.identifier {
+					l.reasons[file] = reasons(o, l.message)
+				}
+			}
+			all = append(all, l)
 		}
 	}
 	return all
@@ -86,10 +93,7 @@ func TestLines(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, l := range all {
-				var want []string
-				if l.file == filepath.Base(path) {
-					want = l.reasons
-				}
+				want := l.reasons[filepath.Base(path)]
 				message, _, ok := m.Translate(l.write(style.Name, time.Now()))
 				if got := reasons(m, message); !ok || !slices.Equal(got, want) {
 					t.Errorf("%s: fired %q, want %q; parsed: %v\n%s", path, got, want, ok, l.message)
@@ -166,8 +170,10 @@ func write(t *testing.T, path string, all []line, style string, at time.Time) {
 
 func count(counters map[string]int, all []line) {
 	for _, l := range all {
-		for _, reason := range l.reasons {
-			counters[reason]++
+		for _, reasons := range l.reasons {
+			for _, reason := range reasons {
+				counters[reason]++
+			}
 		}
 	}
 }
