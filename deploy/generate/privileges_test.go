@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"npd-plugins/internal/host"
+	"npd-plugins/internal/procfs"
 	"npd-plugins/test/lab"
 )
 
@@ -76,16 +78,8 @@ func hostRoot(t *testing.T) (root, endpoint string) {
 }
 
 // isUnknown is whether a cell of the table says that a check is Unknown in the pod, for lack of that right.
-func (p pretended) isUnknown(cell string, newKernel bool) bool {
-	switch {
-	case !strings.HasPrefix(cell, "Unknown"):
-		return false
-	case strings.Contains(cell, "without hostNetwork"):
-		return !p.hostNetwork
-	case strings.Contains(cell, "since Linux 6.14"):
-		return newKernel
-	}
-	return true
+func (p pretended) isUnknown(cell string) bool {
+	return strings.HasPrefix(cell, "Unknown") && !(strings.Contains(cell, "without hostNetwork") && p.hostNetwork)
 }
 
 // TestPrivileges runs the checks of core without rights and in namespaces of their own. They must be Unknown where the table says so and
@@ -95,7 +89,6 @@ func TestPrivileges(t *testing.T) {
 	bin := binaries(t)
 	lab.OwnNamespaces(t, unix.CLONE_NEWNS)
 	root, endpoint := hostRoot(t)
-	newKernel := kernelSince(t, 6, 14)
 	for _, pod := range []pretended{
 		{}, {hostPID: true}, {hostNetwork: true}, {hostPID: true, hostNetwork: true}, {privileged: true, hostPID: true, hostNetwork: true},
 	} {
@@ -107,15 +100,11 @@ func TestPrivileges(t *testing.T) {
 			if strings.HasPrefix(check, "cri-") || check == "runc-init" {
 				args = append(args, endpoint)
 			}
-			want := !pod.privileged && pod.isUnknown(need.Privileged, newKernel) || !pod.hostPID && pod.isUnknown(need.HostPID, newKernel)
+			want := !pod.privileged && pod.isUnknown(need.Privileged) || !pod.hostPID && pod.isUnknown(need.HostPID)
 			if code, said := pod.run(t, filepath.Join(bin, check), args...); (code == 2) != want {
 				t.Errorf("%s in %v: exit code %d, %s; Unknown by the table: %t", check, pod, code, said, want)
 			}
 		}
-	}
-	task := []string{"--host-root=" + root, "--state-dir=" + t.TempDir(), "--pid-max=4194304"}
-	if code, said := (pretended{}).run(t, filepath.Join(bin, "task-limit"), task...); code == 2 {
-		t.Errorf("task-limit with --pid-max: %s", said)
 	}
 }
 
@@ -148,17 +137,48 @@ func TestWaitChannel(t *testing.T) {
 	}
 }
 
-func kernelSince(t *testing.T, major, minor int) bool {
-	t.Helper()
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
+// TestTaskLimitInPod: in a pod, where kernel.pid_max is another since Linux 6.14, task-limit takes the limit that kubelet gave all pods.
+func TestTaskLimitInPod(t *testing.T) {
+	lab.NeedRoot(t)
+	machine, err := host.Open("/")
+	if err != nil {
 		t.Fatal(err)
 	}
-	parts := strings.FieldsFunc(unix.ByteSliceToString(name.Release[:]), func(r rune) bool { return r < '0' || r > '9' })
-	if len(parts) < 2 {
-		t.Fatalf("kernel %q", parts)
+	if k, err := procfs.KernelOf(machine); err != nil || k.Before(6, 14) {
+		t.Skipf("before Linux 6.14 kernel.pid_max is the host's in each pod: %v, %v", k, err)
 	}
-	a, _ := strconv.Atoi(parts[0]) // digits
-	b, _ := strconv.Atoi(parts[1])
-	return a > major || a == major && b >= minor
+	bin := binaries(t)
+	if !lab.InPIDNamespace(t, bin) { // whose PIDs are low, as after a boot: a PID is less than the limit
+		return
+	}
+	tasks, err := procfs.Tasks(machine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, _ := hostRoot(t)
+	node := lab.NewCgroup(t, "node") // without the pods of other tests
+	kubepods := node.Child(t, "kubepods")
+	controller := "sys/fs/cgroup/pids" // v1
+	if _, err := os.Stat("/" + controller); err != nil {
+		controller = "sys/fs/cgroup"
+	}
+	hierarchy := filepath.Join(root, controller)
+	if err := unix.Mount(filepath.Join("/", controller, node.Path), hierarchy, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(hierarchy, unix.MNT_DETACH) })
+	check := func() (code int, said string) {
+		return pretended{privileged: true}.run(t, filepath.Join(bin, "task-limit"), "--host-root="+root, "--state-dir="+t.TempDir(), "--for=1")
+	}
+	if code, said := check(); code != 0 {
+		t.Errorf("without a limit of kubelet: exit code %d, %s", code, said)
+	}
+	kubepods.LimitTasks(t, tasks*10/9)
+	if code, said := check(); code != 1 || !strings.Contains(said, "percent of kubelet's limit for all pods, ") {
+		t.Errorf("nine tenths of kubelet's limit: exit code %d, %s", code, said)
+	}
+	kubepods.LimitTasks(t, 1000000)
+	if code, said := check(); code != 0 {
+		t.Errorf("a limit of 1000000: exit code %d, %s", code, said)
+	}
 }

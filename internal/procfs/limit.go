@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"npd-plugins/internal/host"
 )
@@ -22,7 +24,8 @@ type Limit struct {
 var ErrForeignNamespace = errors.New("since Linux 6.14 kernel.pid_max of the host cannot be read from another PID namespace")
 
 // TaskLimit is the smaller of kernel.pid_max and kernel.threads-max. A pidMax
-// above 0 stands for what the kernel says.
+// above 0 stands for what the kernel says. With ErrForeignNamespace the limit is
+// kernel.threads-max, which all namespaces share.
 func TaskLimit(h *host.Root, pidMax uint64) (Limit, error) {
 	threads, err := sysctl(h, "threads-max")
 	if err != nil {
@@ -30,7 +33,7 @@ func TaskLimit(h *host.Root, pidMax uint64) (Limit, error) {
 	}
 	if pidMax == 0 {
 		if foreignNamespace(h) && limitPerNamespace(h) {
-			return Limit{}, ErrForeignNamespace
+			return Limit{threads, "kernel.threads-max"}, ErrForeignNamespace
 		}
 		if pidMax, err = sysctl(h, "pid_max"); err != nil {
 			return Limit{}, err
@@ -51,19 +54,65 @@ func sysctl(h *host.Root, name string) (uint64, error) {
 	return n, mended(err)
 }
 
+// The defaults of include/linux/threads.h.
+const (
+	pidMaxDefault = 0x8000 // PID_MAX_DEFAULT
+	pidsPerCPU    = 1024   // PIDS_PER_CPU_DEFAULT
+)
+
+// DefaultPIDMax is the kernel.pid_max that the kernel sets at boot
+// (kernel/pid.c, pid_idr_init). systemd raises it to 4194304 where it may; only
+// an administrator can have lowered it.
+func DefaultPIDMax(h *host.Root) uint64 {
+	possible, _ := h.ReadFile("/sys/devices/system/cpu/possible")
+	return max(pidMaxDefault, pidsPerCPU*countCPUs(string(bytes.TrimSpace(possible))))
+}
+
+// countCPUs counts the CPUs of a list like 0-3,8: none of what is no list.
+func countCPUs(list string) (n uint64) {
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		from, err := strconv.ParseUint(first, 10, 16)
+		to := from
+		if isRange && err == nil {
+			to, err = strconv.ParseUint(last, 10, 16)
+		}
+		if err != nil || to < from {
+			return 0
+		}
+		n += to - from + 1
+	}
+	return n
+}
+
+// OwnPID is the PID of the caller as the host sees it, 0 when that is not
+// known. The host's kernel.pid_max is above it.
+func OwnPID(h *host.Root) uint64 {
+	pids := namespacePIDs(h)
+	if len(pids) == 0 {
+		return 0
+	}
+	pid, _ := strconv.ParseUint(pids[0], 10, 32)
+	return pid
+}
+
 // foreignNamespace says whether the reader is in another PID namespace than
 // the host's /proc: it then has a pid in more than one.
-func foreignNamespace(h *host.Root) bool {
+func foreignNamespace(h *host.Root) bool { return len(namespacePIDs(h)) > 1 }
+
+// namespacePIDs are the caller's PIDs in each PID namespace that it is in, that
+// of the host's /proc first. None before Linux 4.1.
+func namespacePIDs(h *host.Root) []string {
 	b, err := h.ReadFile("/proc/self/status")
 	if err != nil {
-		return false
+		return nil
 	}
 	for line := range bytes.Lines(b) {
 		if pids, ok := bytes.CutPrefix(line, []byte("NSpid:")); ok {
-			return len(bytes.Fields(pids)) > 1
+			return strings.Fields(string(pids))
 		}
 	}
-	return false
+	return nil
 }
 
 func limitPerNamespace(h *host.Root) bool {

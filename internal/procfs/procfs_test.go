@@ -217,8 +217,8 @@ func TestTaskLimit(t *testing.T) {
 		{"both the same", "30832", "30832", "5.10.0-28-amd64", hostNamespace, 0, Limit{30832, "kernel.pid_max"}, false},
 		{"6.12 in a container", "32768", "192730", "6.12.43+deb13-amd64", container, 0, Limit{32768, "kernel.pid_max"}, false},
 		{"6.13 in a container", "32768", "192730", "6.13.0", container, 0, Limit{32768, "kernel.pid_max"}, false},
-		{"6.14 in a container", "4194304", "192730", "6.14.0-rc1", container, 0, Limit{}, true},
-		{"7.0 in a container", "4194304", "192730", "7.0.3", container, 0, Limit{}, true},
+		{"6.14 in a container", "4194304", "192730", "6.14.0-rc1", container, 0, Limit{192730, "kernel.threads-max"}, true},
+		{"7.0 in a container", "4194304", "192730", "7.0.3", container, 0, Limit{192730, "kernel.threads-max"}, true},
 		{"6.14 with hostPID", "32768", "192730", "6.14.0", hostNamespace, 0, Limit{32768, "kernel.pid_max"}, false},
 		{"6.14 in a container, told", "4194304", "192730", "6.14.0", container, 32768, Limit{32768, "kernel.pid_max"}, false},
 		{"told more than threads-max", "4194304", "1000", "6.14.0", container, 32768, Limit{1000, "kernel.threads-max"}, false},
@@ -239,6 +239,29 @@ func TestTaskLimit(t *testing.T) {
 				t.Errorf("got %+v, %v; want %+v, foreign %v", got, err, tt.want, tt.foreign)
 			}
 		})
+	}
+}
+
+func TestDefaultPIDMax(t *testing.T) {
+	for possible, want := range map[string]uint64{
+		"0\n": 32768, "0-31\n": 32768, "0-63\n": 65536, "0-63,128-191\n": 131072, "": 32768, "0-\n": 32768, "63-0\n": 32768, "0-65536\n": 32768, "many\n": 32768,
+	} {
+		if got := DefaultPIDMax(hosttest.Tree{"sys/devices/system/cpu/possible": possible}.Open(t)); got != want {
+			t.Errorf("%q: %d, want %d", possible, got, want)
+		}
+	}
+	if got := DefaultPIDMax(hosttest.Tree{}.Open(t)); got != 32768 {
+		t.Errorf("without /sys: %d", got)
+	}
+}
+
+func TestOwnPID(t *testing.T) {
+	for status, want := range map[string]uint64{
+		"Name:\tx\nNSpid:\t812\t23\n": 812, "Name:\tx\nNSpid:\t812\n": 812, "Name:\tx\n": 0, "NSpid:\n": 0, "NSpid:\tx\n": 0,
+	} {
+		if got := OwnPID(hosttest.Tree{"proc/self": "-> 9", "proc/9/status": status}.Open(t)); got != want {
+			t.Errorf("%q: %d, want %d", status, got, want)
+		}
 	}
 }
 

@@ -30,8 +30,9 @@ func main() {
 		Condition: "TasksNearLimit",
 		Purpose: "Beyond its limit of tasks (processes and threads) a node starts nothing any more: \"pthread_create failed\", \"fork/exec: resource temporarily unavailable\".\n" +
 			"Compares all tasks with the smaller of kernel.pid_max and kernel.threads-max, and each cgroup that is not a pod's own (kubepods, kubelet.service, containerd.service) with its pids.max.",
-		Reads:      []string{"/proc/loadavg (4th field)", "/proc/sys/kernel/{pid_max,threads-max}", "/sys/fs/cgroup: pids.max and pids.current", "/var/log/pods (names of pods)"},
-		Needs:      "the host's /proc and /sys/fs/cgroup below --host-root; since Linux 6.14 also hostPID or --pid-max",
+		Reads: []string{"/proc/loadavg (4th field)", "/proc/sys/kernel/{pid_max,threads-max}", "/sys/fs/cgroup: pids.max and pids.current",
+			"/proc/self/status and /sys/devices/system/cpu/possible, where pid_max cannot be read", "/var/log/pods (names of pods)"},
+		Needs:      "the host's /proc and /sys below --host-root; since Linux 6.14 hostPID or --pid-max to know kernel.pid_max exactly",
 		LookAlikes: "a pod or container at its own limit of PIDs: that is its own problem",
 		Example:    "--host-root=/host --percent=80",
 		For:        2,
@@ -56,44 +57,57 @@ func (u usage) percent() uint64 { return u.tasks * 100 / u.limit }
 
 func (c *check) look(_ context.Context, l *plugin.Look) plugin.Verdict {
 	limit, err := procfs.TaskLimit(l.Host, uint64(c.pidMax))
-	if errors.Is(err, procfs.ErrForeignNamespace) {
-		return plugin.Unknownf("%v: run with hostPID: true, or tell it with --pid-max", err)
-	}
-	if err != nil {
+	foreign := errors.Is(err, procfs.ErrForeignNamespace)
+	if err != nil && !foreign {
 		return plugin.Unknownf("the limit of tasks is not known: %v", err)
 	}
 	tasks, err := procfs.Tasks(l.Host)
 	if err != nil {
 		return plugin.Unknownf("the number of tasks is not known: %v", err)
 	}
-	node := usage{uint64(tasks), limit.Tasks, "the node", limit.Sysctl, "/"}
 	hierarchy, err := cgroup.Hierarchy(l.Host, "pids")
 	var limited []usage
 	if err == nil {
 		limited, err = limitedCgroups(l, hierarchy)
 	}
+	certain := true
+	if foreign {
+		limit, certain = leastLimit(l.Host, limit, limited)
+	}
+	node := usage{uint64(tasks), limit.Tasks, "the node", limit.Sysctl, "/"}
+	unsure := !certain && node.percent() >= uint64(c.percent)
 	worst := node
+	if unsure {
+		worst = usage{limit: 1}
+	}
 	for _, u := range limited {
 		if u.percent() > worst.percent() {
 			worst = u
 		}
 	}
+	if unsure && worst.percent() < uint64(c.percent) {
+		return plugin.Unknownf("the node has %d tasks, %d percent of %s %d: %v: run with hostPID: true, or tell it with --pid-max",
+			node.tasks, node.percent(), node.setting, node.limit, procfs.ErrForeignNamespace)
+	}
 	if err != nil && worst.percent() < uint64(c.percent) {
 		return plugin.Unknownf("%d of %d tasks, but the limits of services are not known: %v", node.tasks, node.limit, err)
 	}
 	v := plugin.Verdict{Measurements: []plugin.Measurement{
-		{Name: "tasks", Value: float64(node.tasks), Limit: float64(node.limit), Unit: "tasks", Forecast: worst == node},
+		{Name: "tasks", Value: float64(node.tasks), Limit: float64(node.limit), Unit: "tasks", Forecast: worst == node && certain},
 	}}
 	if worst != node {
 		v.Measurements = append(v.Measurements, plugin.Measurement{
 			Name: "tasks_fullest_cgroup", Value: float64(worst.tasks), Limit: float64(worst.limit), Unit: "tasks"})
 	}
-	v.Message = fmt.Sprintf("%s has %d tasks, %d of 100 of %s %d", worst.what, worst.tasks, worst.percent(), worst.setting, worst.limit)
+	v.Message = fmt.Sprintf("%s has %d tasks, %d percent of %s %d", worst.what, worst.tasks, worst.percent(), worst.setting, worst.limit)
 	if worst.percent() < uint64(c.percent) {
 		return v
 	}
 	v.Status = plugin.Problem
-	for _, u := range append(limited, node) {
+	if !unsure {
+		limited = append(limited, node)
+	}
+	for _, u := range limited {
 		if u.percent() >= uint64(c.percent) {
 			v.Details = append(v.Details, fmt.Sprintf("%s has %d tasks of %s %d", u.what, u.tasks, u.setting, u.limit))
 		}
@@ -112,6 +126,36 @@ func (c *check) look(_ context.Context, l *plugin.Look) plugin.Verdict {
 		}
 	}
 	return v
+}
+
+// leastLimit is what the limit of the node is at least, where kernel.pid_max
+// cannot be read; threads is kernel.threads-max. A node with room below that has
+// room, whatever the limit is.
+//
+// Kubelet reads kernel.pid_max and kernel.threads-max on the host, and gives the
+// smaller, less what is reserved, to the cgroup of all pods
+// (pkg/kubelet/stats/pidlimit, pkg/kubelet/cm/node_container_manager_linux.go):
+// that is certain. Without it what the kernel sets at boot is assumed.
+func leastLimit(h *host.Root, threads procfs.Limit, limited []usage) (least procfs.Limit, certain bool) {
+	var pods uint64
+	for _, u := range limited {
+		if name := path.Base(u.cgroup); strings.HasSuffix(name, "kubepods") || strings.HasSuffix(name, "kubepods.slice") { // behind kubelet's cgroupRoot, if any
+			pods = max(pods, u.limit)
+		}
+	}
+	own := procfs.OwnPID(h)
+	switch {
+	case pods > own:
+		least, certain = procfs.Limit{Tasks: pods, Sysctl: "kubelet's limit for all pods,"}, true
+	case pods == 0 && procfs.DefaultPIDMax(h) > own:
+		least.Tasks, least.Sysctl = procfs.DefaultPIDMax(h), "the kernel's default of kernel.pid_max,"
+	default:
+		least.Tasks, least.Sysctl = own, "the highest PID seen,"
+	}
+	if threads.Tasks <= least.Tasks {
+		return threads, true
+	}
+	return least, certain
 }
 
 // limitedCgroups lists the cgroups with a pids.max that are not a pod's or a

@@ -100,15 +100,15 @@ func TestTaskLimit(t *testing.T) {
 			status plugin.Status
 			words  []string
 		}{
-			{"room", 744, layout.counts, plugin.OK, []string{"/system.slice/containerd.service has 60 tasks, 6 of 100 of pids.max 1000"}},
-			{"just below", 26213, layout.counts, plugin.OK, []string{"the node has 26213 tasks, 79 of 100 of kernel.pid_max 32768"}},
+			{"room", 744, layout.counts, plugin.OK, []string{"/system.slice/containerd.service has 60 tasks, 6 percent of pids.max 1000"}},
+			{"just below", 26213, layout.counts, plugin.OK, []string{"the node has 26213 tasks, 79 percent of kernel.pid_max 32768"}},
 			{"node full", 31744, layout.counts.with(layout.pod, 20000, "max").with("/system.slice/containerd.service", 4000, "max"), plugin.Problem,
-				[]string{"the node has 31744 tasks, 96 of 100 of kernel.pid_max 32768; most: pod shop/crawler-5d8f9c7b64-x2x7q 20000, /system.slice/containerd.service 4000"}},
+				[]string{"the node has 31744 tasks, 96 percent of kernel.pid_max 32768; most: pod shop/crawler-5d8f9c7b64-x2x7q 20000, /system.slice/containerd.service 4000"}},
 			{"node full of many small ones", 31744, layout.counts, plugin.Problem, []string{"; none of 4 pods and cgroups has 10 percent of them"}},
 			{"all pods full", 744, layout.counts.with(layout.kubepods, 600, "700"), plugin.Problem,
-				[]string{layout.kubepods + " has 600 tasks, 85 of 100 of pids.max 700; most: pod shop/crawler-5d8f9c7b64-x2x7q 500, pod " + other + " 100"}},
+				[]string{layout.kubepods + " has 600 tasks, 85 percent of pids.max 700; most: pod shop/crawler-5d8f9c7b64-x2x7q 500, pod " + other + " 100"}},
 			{"service full", 744, layout.counts.with("/system.slice/containerd.service", 950, "1000"), plugin.Problem,
-				[]string{"/system.slice/containerd.service has 950 tasks, 95 of 100 of pids.max 1000; most: /system.slice/containerd.service 950"}},
+				[]string{"/system.slice/containerd.service has 950 tasks, 95 percent of pids.max 1000; most: /system.slice/containerd.service 950"}},
 			{"service over a limit of 0", 744, layout.counts.with("/system.slice/kubelet.service", 30, "0"), plugin.Problem, []string{"/system.slice/kubelet.service has 30 tasks"}},
 			{"pod at its own limit", 744, layout.counts.with(layout.pod, 500, "500"), plugin.OK, nil},
 			{"container at its own limit", 744, layout.counts.with(layout.container, 490, "490"), plugin.OK, nil},
@@ -127,20 +127,53 @@ func TestThreadsMax(t *testing.T) {
 	tree["proc/sys/kernel/threads-max"] = "800\n"
 	l := plugintest.Look(t, tree.Open(t))
 	v := (&check{percent: 80}).look(context.Background(), l)
-	plugintest.Want(t, v, plugin.Problem, "the node has 744 tasks, 93 of 100 of kernel.threads-max 800")
+	plugintest.Want(t, v, plugin.Problem, "the node has 744 tasks, 93 percent of kernel.threads-max 800")
 	if m := v.Measurements[0]; m.Value != 744 || m.Limit != 800 || !m.Forecast {
 		t.Errorf("%+v", m)
 	}
 }
 
+// Since Linux 6.14 kernel.pid_max cannot be read from a container: what the limit is at least tells that there is room.
 func TestForeignNamespace(t *testing.T) {
-	tree := node(31744, "/sys/fs/cgroup", v2)
-	tree["proc/sys/kernel/osrelease"] = "6.18.0\n"
-	tree["proc/sys/kernel/pid_max"] = "4194304\n"
-	tree["proc/812/status"] = "Name:\ttask-limit\nNSpid:\t812\t23\n"
-	h := tree.Open(t)
-	plugintest.Want(t, (&check{percent: 80}).look(context.Background(), plugintest.Look(t, h)), plugin.Unknown, "run with hostPID: true, or tell it with --pid-max")
-	plugintest.Want(t, (&check{percent: 80, pidMax: 32768}).look(context.Background(), plugintest.Look(t, h)), plugin.Problem, "kernel.pid_max 32768")
+	const service = "/system.slice/containerd.service"
+	for _, tt := range []struct {
+		name    string
+		tasks   int
+		counts  counts
+		cpus    string
+		threads string
+		pid     int // of the check, on the host
+		status  plugin.Status
+		want    string
+	}{
+		{"room below the kernel's default", 26000, v2, "0-3", "192730", 812, plugin.OK, "the node has 26000 tasks, 79 percent of the kernel's default of kernel.pid_max, 32768"},
+		{"room below that of many CPUs", 50000, v2, "0-63", "192730", 812, plugin.OK, "the kernel's default of kernel.pid_max, 65536"},
+		{"room below a PID that was given", 31744, v2, "0-3", "192730", 100000, plugin.OK, "the node has 31744 tasks, 31 percent of the highest PID seen, 100000"},
+		{"no room that is sure", 31744, v2, "0-3", "192730", 812, plugin.Unknown,
+			"the node has 31744 tasks, 96 percent of the kernel's default of kernel.pid_max, 32768: since Linux 6.14 kernel.pid_max of the host cannot be read from another PID namespace: run with hostPID: true, or tell it with --pid-max"},
+		{"nor below a PID that was given", 31744, v2, "0-3", "192730", 33000, plugin.Unknown, "the highest PID seen, 33000"},
+		{"a full service beside it", 31744, v2.with(service, 950, "1000"), "0-3", "192730", 812, plugin.Problem, service + " has 950 tasks, 95 percent of pids.max 1000"},
+		{"threads-max is less", 31744, v2, "0-3", "32000", 812, plugin.Problem, "the node has 31744 tasks, 99 percent of kernel.threads-max 32000"},
+		{"kubelet knows the limit", 31744, v2.with("/kubepods.slice", 600, "32768"), "0-3", "192730", 812, plugin.Problem,
+			"the node has 31744 tasks, 96 percent of kubelet's limit for all pods, 32768; none of 4 pods"},
+		{"kubelet knows a lower one", 7000, v2.with("/kubepods.slice", 600, "8192"), "0-3", "192730", 812, plugin.Problem, "the node has 7000 tasks, 85 percent of kubelet's limit for all pods, 8192"},
+		{"kubelet knows a higher one", 31744, v2.with("/kubepods.slice", 600, "4194304"), "0-3", "192730", 812, plugin.OK, "the node has 31744 tasks, 16 percent of kernel.threads-max 192730"},
+		{"kubelet below a cgroup of its own", 7000, v2.with("/kubelet.slice/kubelet-kubepods.slice", 600, "8192"), "0-3", "192730", 812, plugin.Problem, "kubelet's limit for all pods, 8192"},
+		{"raised since kubelet started", 7000, v2.with("/kubepods.slice", 600, "8192"), "0-3", "192730", 20000, plugin.OK, "the highest PID seen, 20000"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tree := node(tt.tasks, "/sys/fs/cgroup", tt.counts)
+			tree["proc/sys/kernel/osrelease"] = "6.18.0\n"
+			tree["proc/sys/kernel/pid_max"] = "4194304\n"
+			tree["proc/sys/kernel/threads-max"] = tt.threads + "\n"
+			tree["sys/devices/system/cpu/possible"] = tt.cpus + "\n"
+			tree["proc/812/status"] = fmt.Sprintf("Name:\ttask-limit\nNSpid:\t%d\t23\n", tt.pid)
+			h := tree.Open(t)
+			plugintest.Want(t, (&check{percent: 80}).look(context.Background(), plugintest.Look(t, h)), tt.status, tt.want)
+			told := (&check{percent: 80, pidMax: 4096}).look(context.Background(), plugintest.Look(t, h))
+			plugintest.Want(t, told, plugin.Problem, "kernel.pid_max 4096")
+		})
+	}
 }
 
 // Names that others chose are made safe.
