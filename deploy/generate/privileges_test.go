@@ -137,6 +137,30 @@ func TestWaitChannel(t *testing.T) {
 	}
 }
 
+// TestDefaultInstallation: in the pod that the manifests make, privileged and in namespaces of its own, no check of core is Unknown on
+// the kernel of this machine.
+func TestDefaultInstallation(t *testing.T) {
+	bin := binaries(t)
+	if !lab.InPIDNamespace(t, bin) { // whose process 1 is the test's, as the node's is the pod's to look into
+		return
+	}
+	root, endpoint := hostRoot(t)
+	for check, need := range readAllNeeds(t).Checks {
+		if need.Profile != core {
+			continue
+		}
+		args := []string{"--host-root=" + root, "--state-dir=" + t.TempDir()}
+		if strings.HasPrefix(check, "cri-") || check == "runc-init" {
+			args = append(args, endpoint)
+		}
+		code, said := pretended{privileged: true}.run(t, filepath.Join(bin, check), args...)
+		t.Logf("%s: %s", check, said)
+		if code == 2 {
+			t.Errorf("%s is Unknown: %s", check, said)
+		}
+	}
+}
+
 // TestTaskLimitInPod: in a pod, where kernel.pid_max is another since Linux 6.14, task-limit takes the limit that kubelet gave all pods.
 func TestTaskLimitInPod(t *testing.T) {
 	lab.NeedRoot(t)
