@@ -34,7 +34,8 @@ restart of a node-problem-detector that no longer names them: it dies of a file 
 
 --enable and --disable choose checks, by the name of check or configuration, or by condition: zombies, ZombieProcesses. --set changes
 a flag of a check so chosen: --set zombies.count=200. It takes the place of what the configuration says of that flag; to give
-a flag several times, repeat it. "CHECK --help" tells the flags.
+a flag several times, repeat it. "CHECK --help" tells the flags. A check that is not chosen keeps its configuration file, without
+conditions and rules: node-problem-detector may still name the file, and would die if it were not there.
 
 --journal is for nodes that keep their journal in memory: /run/log/journal, or /host/run/log/journal in a pod with the node's / at /host.
 node-problem-detector says nothing when there is no journal where it looks.
@@ -55,8 +56,9 @@ Examples:
 
 // installed is a file to install: a binary, or content.
 type installed struct {
-	binary  string // path of what is copied, "" with content
-	content []byte
+	binary   string // path of what is copied, "" with content
+	content  []byte
+	disabled bool // a configuration without rules
 }
 
 func (f installed) mode() fs.FileMode {
@@ -205,7 +207,8 @@ func isFile(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// addConfigs takes in the chosen configurations and the checks they name, which they then name at their new place.
+// addConfigs takes in the chosen configurations and the checks they name, which they then name at their new place. Of the others it takes
+// in files without rules: node-problem-detector dies of a file that is not there, and what it is started with is written elsewhere.
 func (i *installation) addConfigs(dir, bin string, choice choice) error {
 	all, err := readConfigurations(dir)
 	if err != nil {
@@ -214,6 +217,13 @@ func (i *installation) addConfigs(dir, bin string, choice choice) error {
 	chosen, err := choice.of(all)
 	if err != nil {
 		return err
+	}
+	for _, c := range all {
+		content, err := rulefile.WithoutRules(c.data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.file, err)
+		}
+		i.files[path.Join("config", c.name+".json")] = installed{content: content, disabled: true}
 	}
 	for _, c := range chosen {
 		for _, rule := range c.config.Rules {
@@ -281,9 +291,20 @@ func below(names []string, dir string) (in []string) {
 
 // report says what came of an install, and what node-problem-detector is to be started with.
 func (i *installation) report(kept, removed []string, stdout io.Writer) {
-	names := i.names()
+	var names, disabled []string
+	for name, file := range i.files {
+		if file.disabled {
+			disabled = append(disabled, strings.TrimSuffix(path.Base(name), ".json"))
+		} else {
+			names = append(names, name)
+		}
+	}
 	fmt.Fprintf(stdout, "installed npd-plugins %s in %s: %d binaries, %d configurations, %d files of journal rules\n",
 		version, i.dest, len(below(names, "bin")), len(below(names, "config")), len(below(names, "journal-rules")))
+	if len(disabled) > 0 {
+		slices.Sort(disabled)
+		fmt.Fprintf(stdout, "disabled, their files have no rules: %s\n", strings.Join(disabled, " "))
+	}
 	if len(removed) > 0 {
 		fmt.Fprintf(stdout, "removed from earlier installs: %s\n", strings.Join(removed, " "))
 	}

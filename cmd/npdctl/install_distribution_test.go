@@ -213,7 +213,6 @@ func TestDistributedFlags(t *testing.T) {
 	}
 }
 
-
 // TestInstalledUnderNPD installs for a distribution, gives what is made to a real node-problem-detector, logs the samples as the
 // distribution's components do, and compares its counters.
 func TestInstalledUnderNPD(t *testing.T) {

@@ -164,15 +164,14 @@ func TestInstallAgain(t *testing.T) {
 	}
 	s.installs(dest, "--distribution", "rke2")
 	s.write("new/config/own.json", "{}")
-	before := s.read("new/config/zombies.json")
 
 	s.write("bin/task-limit", stub+"# newer\n")
 	out := s.installs(dest, "--disable", "zombies,TasksNearLimit", "--disable=pleg")
-	s.has(out, "kept from earlier installs: bin/pleg bin/task-limit bin/zombies config/pleg.json config/task-limit.json config/zombies.json journal-rules/filelog/rfc3339/kubelet-rke2.json")
+	s.has(out, "kept from earlier installs: bin/pleg bin/task-limit bin/zombies journal-rules/filelog/rfc3339/kubelet-rke2.json")
 	if strings.Contains(out[strings.Index(out, "--config."):], "zombies") {
 		t.Errorf("names what is left out:\n%s", out)
 	}
-	if got := s.read("new/config/zombies.json"); got != before {
+	if got := s.read("new/config/zombies.json"); !strings.Contains(got, `"rules": []`) {
 		t.Errorf("zombies.json is %s", got)
 	}
 	if got := s.read("new/bin/task-limit"); got != stub {
@@ -183,9 +182,9 @@ func TestInstallAgain(t *testing.T) {
 	}
 	s.checks(dest)
 
-	s.has(s.installs(dest, "--disable", "pleg", "--prune"), "removed from earlier installs: bin/pleg config/pleg.json journal-rules/filelog/rfc3339/kubelet-rke2.json "+
+	s.has(s.installs(dest, "--disable", "pleg", "--prune"), "removed from earlier installs: bin/pleg journal-rules/filelog/rfc3339/kubelet-rke2.json "+
 		"journal-rules/filelog/traditional/kubelet-rke2.json journal-rules/kubelet-rke2.json\n")
-	for name, want := range map[string]bool{"bin/zombies": true, "bin/pleg": false, "config/pleg.json": false, "config/own.json": true, "journal-rules/kubelet-rke2.json": false} {
+	for name, want := range map[string]bool{"bin/zombies": true, "bin/pleg": false, "config/pleg.json": true, "config/own.json": true, "journal-rules/kubelet-rke2.json": false} {
 		if got := isFile(filepath.Join(dest, name)); got != want {
 			t.Errorf("%s is there: %v", name, got)
 		}
@@ -204,10 +203,10 @@ func TestInstallAgain(t *testing.T) {
 func TestInstallPrunesNothingChanged(t *testing.T) {
 	s := release(t)
 	dest := filepath.Join(s.dir, "new")
-	s.installs(dest)
-	s.write("new/config/zombies.json", "{}")
-	s.has(s.installs(dest, "--disable=zombies", "--prune"), "kept from earlier installs: config/zombies.json\n")
-	if s.read("new/config/zombies.json") != "{}" || isFile(dest+"/bin/zombies") {
+	s.installs(dest, "--distribution=rke2")
+	s.write("new/journal-rules/kubelet-rke2.json", "{}")
+	s.has(s.installs(dest, "--disable=zombies", "--prune"), "kept from earlier installs: journal-rules/kubelet-rke2.json\n")
+	if s.read("new/journal-rules/kubelet-rke2.json") != "{}" || isFile(dest+"/bin/zombies") {
 		t.Error("not what was to be kept")
 	}
 }
@@ -381,8 +380,10 @@ func TestInstallKilled(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := answers(config.Rules[0].Path, config.Rules[0].Args); err != nil {
-				t.Fatalf("killed after %d of %d: %s: %v", n, kills, name, err)
+			for _, rule := range config.Rules { // none of a check that is disabled
+				if err := answers(rule.Path, rule.Args); err != nil {
+					t.Fatalf("killed after %d of %d: %s: %v", n, kills, name, err)
+				}
 			}
 		}
 	}
@@ -447,9 +448,17 @@ func TestInstallChoice(t *testing.T) {
 	s.has(out, "--config.system-log-monitor=/opt/npd-plugins/journal-rules/containerd.json,")
 	s.checks(dest, "--mounted-at=/opt/npd-plugins")
 	s.refuses("which is none of the checks in "+dest+"/bin", dest, "--check")
-	for _, name := range []string{"bin/cri-gc", "config/cri-gc.json", "config/journal-count-pleg.json"} {
-		if isFile(filepath.Join(dest, name)) {
-			t.Errorf("%s is installed", name)
+	if isFile(filepath.Join(dest, "bin/cri-gc")) {
+		t.Error("bin/cri-gc is installed")
+	}
+	s.has(out, "disabled, their files have no rules: clock cri-gc cri-latency ")
+	for _, name := range []string{"cri-gc", "journal-count-pleg"} { // a node-problem-detector that still names the file starts
+		config, err := npd.LoadCustom(filepath.Join(dest, "config", name+".json"))
+		if err != nil || len(config.Rules)+len(config.Conditions) > 0 || config.Source == "" {
+			t.Errorf("%s: %+v, %v", name, config, err)
+		}
+		if strings.Contains(out, "/config/"+name+".json") {
+			t.Errorf("%s is named: %s", name, out)
 		}
 	}
 	for name, want := range map[string]string{

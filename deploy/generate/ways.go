@@ -146,6 +146,8 @@ func helm(root, profile string, plugins, logs []string) (string, error) {
 # Helm replaces lists, it does not join them: copy into this file what your own values have of these lists. The first log monitors are the
 # chart's own. The files are those that the init container installs, of the same version as the checks, so settings.custom_monitor_definitions
 # and /custom-config stay yours. Items of settings.extraArgs need a space at their beginning, because the chart joins them without.
+#
+# To turn checks off leave the lists alone: --set 'initContainers[0].args[3]=--disable=zombies'.
 ` + string(text), err
 }
 

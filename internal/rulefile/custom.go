@@ -48,6 +48,16 @@ func (r *PluginRule) SetFlag(name string, values ...string) {
 	r.Args = slices.Clip(kept)
 }
 
+// WithoutRules returns a custom plugin file with neither conditions nor rules: node-problem-detector starts with it and does nothing.
+func WithoutRules(config []byte) ([]byte, error) {
+	var f customFile
+	if err := strict(config, &f); err != nil {
+		return nil, err
+	}
+	f.Conditions, f.Rules = json.RawMessage("[]"), []*PluginRule{}
+	return format(&f)
+}
+
 // ForPlugins returns a custom plugin file with change applied to each rule.
 func ForPlugins(config []byte, change func(*PluginRule)) ([]byte, error) {
 	var f customFile

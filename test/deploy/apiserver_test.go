@@ -23,8 +23,8 @@ func TestAccepted(t *testing.T) {
 	manifests["deploy/rbac.yaml"] = string(rights)
 	for _, profile := range profiles {
 		manifests["kustomize "+profile] = mustRender(t, profile)
-		if rendered, missing := chart(t, profile); missing == "" {
-			manifests["Helm "+profile] = rendered
+		for name, dir := range charts() {
+			manifests["Helm "+name+" "+profile] = template(t, dir, profile)
 		}
 	}
 	for name, text := range manifests {

@@ -247,7 +247,8 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !detector(t, manifests).Spec.Template.Spec.HostPID {
-		t.Error("the patch in the comment does not set hostPID")
+	p := detector(t, manifests).Spec.Template.Spec
+	if args := p.InitContainers[0].Args; !p.HostPID || args[len(args)-1] != "--disable=zombies,IOStalled" {
+		t.Errorf("the patches in the comment do not set hostPID and turn checks off: %t, %q", p.HostPID, args)
 	}
 }
