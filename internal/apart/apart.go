@@ -64,8 +64,11 @@ const (
 // Serve is the process apart: it answers and exits. In every other process it
 // returns at once. It comes first in main.
 func Serve() {
+	if len(os.Args) < 2 {
+		return
+	}
 	serve := map[string]func(w io.Writer, hostRoot string, args []string){statfsName: serveStatfs, readdirName: serveNames, largestName: serveLargest}[os.Args[0]]
-	if serve == nil || len(os.Args) < 2 {
+	if serve == nil {
 		return
 	}
 	// Otherwise "exe". It is for who finds the process stuck.

@@ -21,7 +21,6 @@ type check struct {
 	wait    time.Duration
 	slow    time.Duration
 	dirs    string
-	units   string
 }
 
 // dirs are where the runtimes and kubelet keep what they cannot work without.
@@ -43,7 +42,7 @@ func main() {
 		Purpose: "The disk under the container runtime or kubelet does not keep up: calls to the runtime hang, pods do not start, the node goes NotReady.\n" +
 			"Problem when such a disk hangs or needs very long for each request while tasks wait for it, or when it is always busy with requests that take long and the runtime or kubelet waits\n" +
 			"most of a minute (pressure stall information of their services). Without pressure stall information the disks alone tell.",
-		Reads: []string{"/proc/pressure/io, io.pressure of the services in --units; all else only under pressure, or where the kernel has none:",
+		Reads: []string{"/proc/pressure/io, io.pressure of the services of kubelet and the runtime; all else only under pressure, or where the kernel has none:",
 			"/proc/diskstats, /proc/uptime, /proc/1/mountinfo, /sys/class/block, /sys/fs/btrfs",
 			"io.pressure of all cgroups (v2) or /proc/PID/stat of all tasks (v1), when a disk stalls", "/var/log/pods (names of pods)"},
 		Needs:      "the host's /proc and /sys below --host-root, without hostPID; a --state-dir that lasts between runs",
@@ -57,7 +56,6 @@ func main() {
 			plugin.PercentVar(fs, &c.busy, "busy", 95, "and a disk is busy in this `share` of the time since the last look or more, in percent")
 			plugin.DurationVar(fs, &c.wait, "wait", 100*time.Millisecond, "and its reads and writes take this `duration` or longer on average")
 			fs.StringVar(&c.dirs, "dirs", dirs, "a disk counts when a `directory` of these is on it; commas between")
-			fs.StringVar(&c.units, "units", units, "the `services` of the runtime and kubelet; commas between")
 		},
 		Look: c.look,
 	})
@@ -83,7 +81,7 @@ type counts struct {
 const maxElapsed = 10 * time.Minute
 
 func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
-	w, err := c.waiting(l.Host)
+	w, err := readWaiting(l.Host)
 	if err != nil {
 		return plugin.Unknownf("cannot tell the pressure on IO: %v", err)
 	}

@@ -55,7 +55,7 @@ func disks(sdb string) []string {
 }
 
 func newCheck() *check {
-	return &check{percent: 50, busy: 95, wait: 100 * time.Millisecond, slow: 40 * time.Millisecond, dirs: dirs, units: units}
+	return &check{percent: 50, busy: 95, wait: 100 * time.Millisecond, slow: 40 * time.Millisecond, dirs: dirs}
 }
 
 // minute looks twice, a minute apart.

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"strings"
 
+	"npd-plugins/internal/distribution"
 	"npd-plugins/internal/host"
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/procfs"
 )
 
 // units are the services of kubelet and of container runtimes.
-const units = "kubelet,containerd,crio,docker,cri-docker,k3s,k3s-agent,rke2-server,rke2-agent,k0scontroller,k0sworker,snap.microk8s.daemon-kubelite,snap.microk8s.daemon-containerd"
+var units = distribution.Every(func(d *distribution.Distribution) []string { return d.Units })
 
 // waiting is how much tasks wait for IO, in percent of the last minute.
 type waiting struct {
@@ -27,9 +28,9 @@ type daemon struct {
 	share float64
 }
 
-// waiting reads the pressure of the node and of the services. Only root can make
+// readWaiting reads the pressure of the node and of the services. Only root can make
 // a cgroup in which services are looked for: those of pods are left out.
-func (c *check) waiting(h *host.Root) (waiting, error) {
+func readWaiting(h *host.Root) (waiting, error) {
 	p, err := procfs.ReadPressure(h, "/proc/pressure/io")
 	if errors.Is(err, procfs.ErrNoPressure) {
 		return waiting{blind: true}, nil
@@ -44,7 +45,7 @@ func (c *check) waiting(h *host.Root) (waiting, error) {
 			if !strings.HasSuffix(slice, ".slice") || strings.HasPrefix(slice, "kubepods") {
 				continue
 			}
-			for unit := range strings.SplitSeq(c.units, ",") {
+			for _, unit := range units {
 				p, err := procfs.ReadPressure(h, hierarchy+"/"+slice+"/"+unit+".service/io.pressure")
 				if err == nil && (w.daemon.unit == "" || p.Some.Avg60 > w.daemon.share) {
 					w.daemon = daemon{unit, p.Some.Avg60}
