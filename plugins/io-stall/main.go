@@ -51,10 +51,10 @@ func main() {
 		For:        1,
 		Timeout:    25 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
-			plugin.DurationVar(fs, &c.slow, "slow", 40*time.Millisecond, "Problem when a disk is busy for this `duration` or longer per request, moves less than 10 MiB a second, and tasks wait")
-			plugin.PercentVar(fs, &c.percent, "percent", 50, "Problem when the runtime or kubelet waits for IO in this `share` of a minute or more, in percent (any task, where the kernel does not tell of them)")
-			plugin.PercentVar(fs, &c.busy, "busy", 95, "and a disk is busy in this `share` of the time since the last look or more, in percent")
-			plugin.DurationVar(fs, &c.wait, "wait", 100*time.Millisecond, "and its reads and writes take this `duration` or longer on average")
+			plugin.DurationVar(fs, &c.slow, "slow", 40*time.Millisecond, "a disk is too slow when it is busy for this `duration` or longer per request and moves less than 10 MiB a second, while tasks wait")
+			plugin.PercentVar(fs, &c.percent, "percent", 50, "a disk is overloaded when the runtime or kubelet waits for IO in this `share` of a minute or more, in percent (any task, where the kernel does not tell of them alone)")
+			plugin.PercentVar(fs, &c.busy, "busy", 95, "an overloaded disk is busy in this `share` of the time since the last run or more, in percent")
+			plugin.DurationVar(fs, &c.wait, "wait", 100*time.Millisecond, "reads and writes of an overloaded disk take this `duration` or longer on average")
 			fs.StringVar(&c.dirs, "dirs", dirs, "a disk counts when a `directory` of these is on it; commas between")
 		},
 		Look: c.look,
