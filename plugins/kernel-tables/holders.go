@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -14,31 +13,31 @@ import (
 	"npd-plugins/internal/procfs"
 )
 
-// holders names up to ten that hold most of a table, where that can be found
+// holders are up to ten that hold most of a table, where that can be found
 // without asking the kernel for every entry.
-func (s *survey) holders(ctx context.Context, t table) []string {
-	var lines []string
+func (s *survey) holders(ctx context.Context, t table) []plugin.Consumer {
+	var all []plugin.Consumer
 	var err error
 	switch t.name {
 	case openFiles:
-		lines, err = s.named(procfs.DescriptorHolders(ctx, s.look.Host))
+		all, err = s.named(procfs.DescriptorHolders(ctx, s.look.Host))
 	case instances:
-		lines, err = s.named(procfs.Holders(ctx, s.look.Host, inotifyOfRoot))
+		all, err = s.named(procfs.Holders(ctx, s.look.Host, inotifyOfRoot))
 	case mountsOfInit:
-		lines, err = s.mountDirs(ctx)
+		all, err = s.mountDirs(ctx)
 	}
 	if err != nil {
 		s.look.Log.Warnf("cannot name all that hold most: %v", err)
 	}
-	return lines
+	return all
 }
 
-func (s *survey) named(holders []procfs.Holder, err error) ([]string, error) {
-	var lines []string
+func (s *survey) named(holders []procfs.Holder, err error) ([]plugin.Consumer, error) {
+	var all []plugin.Consumer
 	for _, h := range holders {
-		lines = append(lines, fmt.Sprintf("%s %d", s.look.Process(h.PID), h.Held))
+		all = append(all, plugin.Consumer{Name: s.look.Process(h.PID), Amount: float64(h.Held)})
 	}
-	return lines, err
+	return all, err
 }
 
 // inotifyOfRoot counts the inotify descriptors of a process of uid 0.
@@ -50,7 +49,7 @@ func inotifyOfRoot(p procfs.Process) (int, error) {
 }
 
 // mountDirs counts the mounts by the pod, or the directory, that they are in.
-func (s *survey) mountDirs(ctx context.Context) ([]string, error) {
+func (s *survey) mountDirs(ctx context.Context) ([]plugin.Consumer, error) {
 	count := map[string]int{}
 	err := procfs.EachMount(s.look.Host, func(m procfs.Mount) bool {
 		count[mountDir(m.Point)]++
@@ -59,15 +58,15 @@ func (s *survey) mountDirs(ctx context.Context) ([]string, error) {
 	dirs := slices.SortedFunc(maps.Keys(count), func(a, b string) int {
 		return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(a, b))
 	})
-	var lines []string
+	var all []plugin.Consumer
 	for _, dir := range dirs[:min(len(dirs), 10)] {
 		name := s.look.Owner(cgroup.OwnerOf("pod" + path.Base(dir)))
 		if name == "" {
 			name = "below " + plugin.Safe(dir, 60)
 		}
-		lines = append(lines, fmt.Sprintf("%s %d", name, count[dir]))
+		all = append(all, plugin.Consumer{Name: name, Amount: float64(count[dir])})
 	}
-	return lines, cmp.Or(err, ctx.Err())
+	return all, cmp.Or(err, ctx.Err())
 }
 
 // mountDir is kubelet's directory of a pod, else the first three levels of the

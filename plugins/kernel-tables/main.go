@@ -176,9 +176,11 @@ func (s *survey) blame(ctx context.Context, v *plugin.Verdict, fullest table, ne
 	}
 	v.Message = fullest.String() + "; " + fullest.mend()
 	holders := s.holders(ctx, fullest)
-	v.Details = append(v.Details, holders...)
-	if len(holders) > 0 {
-		v.Message += "; most: " + strings.Join(holders[:min(len(holders), 3)], ", ")
+	for _, h := range holders {
+		v.Details = append(v.Details, fmt.Sprintf("%s %.0f", h.Name, h.Amount))
+	}
+	for i, h := range plugin.Culprits(holders, float64(fullest.used), 3) {
+		v.Message += fmt.Sprintf("%s %s %.0f", []string{"; most:", ","}[min(i, 1)], h.Name, h.Amount)
 	}
 	if len(others) > 0 {
 		v.Message += "; also near: " + strings.Join(others, ", ")
