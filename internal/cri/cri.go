@@ -117,26 +117,26 @@ func Sockets(h *host.Root, endpoint string) ([]string, error) {
 		if errors.Is(err, fs.ErrNotExist) && endpoint == "" {
 			continue
 		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, missing{fmt.Sprintf("CRI endpoint: %v: mount the socket's directory, or set --cri-endpoint", err)}
+		}
 		if err != nil {
 			return nil, fmt.Errorf("CRI endpoint: %w: mount the socket's directory, or set --cri-endpoint", err)
 		}
 		found = append(found, path)
 	}
 	if len(found) == 0 {
-		return nil, missing{h.Path("/run")}
+		return nil, missing{fmt.Sprintf("no container runtime socket under %s (containerd, CRI-O, cri-dockerd, k3s): mount the socket's directory, or set --cri-endpoint", h.Path("/run"))}
 	}
 	return found, nil
 }
 
-// missing is the error of a host without the socket of a runtime, an
-// fs.ErrNotExist.
-type missing struct{ run string }
+// missing is the error of a host without the socket of a runtime.
+type missing struct{ words string }
 
-func (m missing) Error() string {
-	return fmt.Sprintf("no container runtime socket under %s (containerd, CRI-O, cri-dockerd, k3s): mount the socket's directory, or set --cri-endpoint", m.run)
-}
+func (m missing) Error() string { return m.words }
 
-func (missing) Is(target error) bool { return target == fs.ErrNotExist }
+func (missing) Is(target error) bool { return target == fs.ErrNotExist || target == host.ErrGone }
 
 // Dial connects to a socket and makes no call. Its errors are those of
 // hostnet.DialUnix.

@@ -174,6 +174,11 @@ func (r *Root) ReadUint(path string) (n uint64, ok bool, err error) {
 	return n, true, nil
 }
 
+// ErrGone marks the error of a look that did not fail: it saw that a daemon's
+// socket or file is not there. A file of /proc or /sys is always there, and its
+// absence means that the host root is no host.
+var ErrGone = errors.New("not there")
+
 // Gone says whether an error means that the file, or the process or cgroup
 // behind it, is not there.
 func Gone(err error) bool {

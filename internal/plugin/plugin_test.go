@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"npd-plugins/internal/host"
 	"npd-plugins/internal/host/hosttest"
 )
 
@@ -550,13 +551,12 @@ func TestLookThatSawSomethingElse(t *testing.T) {
 	gone := func(v Verdict) func(context.Context, *Look) Verdict {
 		return func(context.Context, *Look) Verdict { return v }
 	}
-	_, noFile := os.ReadFile(filepath.Join(t.TempDir(), "absent"))
 	for name, v := range map[string]Verdict{
-		"a socket that is gone":                Unknownf("cannot ask the toy: %v", fmt.Errorf("toy: %w", noFile)),
+		"a socket that is gone":                Unknownf("cannot ask the toy: %v", fmt.Errorf("toy: %w", host.ErrGone)),
 		"a socket at which nobody listens":     Unknownf("cannot ask the toy: %v", &os.SyscallError{Syscall: "connect", Err: syscall.ECONNREFUSED}),
 		"a server that is another":             Unknownf("cannot ask toy %d: %v", 3, fmt.Errorf("no toy: %w", errors.ErrUnsupported)),
 		"what the check alone can tell":        Undecidedf("the toy is a book"),
-		"an error and what it is an error of ": Unknownf("%v: %v", errors.New("no hands"), noFile),
+		"an error and what it is an error of ": Unknownf("%v: %v", errors.New("no hands"), host.ErrGone),
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, before := range []Status{OK, Problem} {
@@ -577,7 +577,7 @@ func TestLookThatSawSomethingElse(t *testing.T) {
 			m.want(m.tell(Problem, "broken"), Problem, "broken") // it counted as neither
 		})
 	}
-	if v := Unknownf("cannot ask the toy: %v, %s", os.ErrPermission, context.DeadlineExceeded); v.Looked {
+	if v := Unknownf("cannot ask the toy: %v, %v, %s", os.ErrPermission, os.ErrNotExist, context.DeadlineExceeded); v.Looked {
 		t.Error("a look that failed counts as one that saw something else")
 	}
 }

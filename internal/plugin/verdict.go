@@ -3,9 +3,10 @@ package plugin
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 	"syscall"
+
+	"npd-plugins/internal/host"
 )
 
 // Status is what a look at the host came to. Its number is the exit code that
@@ -61,13 +62,14 @@ type Measurement struct {
 
 // Unknownf is the verdict of a look that failed. The message says what is
 // missing, and which mount or flag mends it. An error among the arguments may
-// say that the look did not fail but saw that a file or socket is not there,
-// that nobody listens, or that the server is another: then it is Undecidedf's.
+// say that the look did not fail but saw that something is not there
+// (host.ErrGone), that nobody listens, or that the server is another: then it is
+// Undecidedf's.
 func Unknownf(format string, args ...any) Verdict {
 	v := Verdict{Status: Unknown, Message: fmt.Sprintf(format, args...)}
 	for _, arg := range args {
 		err, _ := arg.(error)
-		for _, seen := range []error{fs.ErrNotExist, syscall.ECONNREFUSED, errors.ErrUnsupported} {
+		for _, seen := range []error{host.ErrGone, syscall.ECONNREFUSED, errors.ErrUnsupported} {
 			v.Looked = v.Looked || errors.Is(err, seen)
 		}
 	}

@@ -50,7 +50,7 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 		return plugin.Unknownf("%v", err)
 	}
 	if err := cgroup.NeedRoot(l.Host, hierarchy); err != nil {
-		return plugin.Undecidedf("%v", err)
+		return plugin.Unknownf("%v", err)
 	}
 	kernel, err := procfs.KernelOf(l.Host)
 	if err != nil {

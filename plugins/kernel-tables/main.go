@@ -127,7 +127,7 @@ func (s *survey) verdict(ctx context.Context) plugin.Verdict {
 		s.warn(s.failed[1:])
 		return plugin.Unknownf("%v", s.failed[0])
 	case worst < 0:
-		return plugin.Undecidedf("none of the kernel's tables is in %s: mount the host's /proc there, or set --host-root", s.look.Host.Path("/proc"))
+		return plugin.Unknownf("none of the kernel's tables is in %s: mount the host's /proc there, or set --host-root", s.look.Host.Path("/proc"))
 	}
 	fullest := s.tables[worst]
 	v := plugin.Verdict{Measurements: s.measurements}

@@ -166,6 +166,7 @@ func TestFailedLook(t *testing.T) {
 	}
 	sick, blind := sickHost(t, "web"), t.TempDir()
 	write(t, filepath.Join(blind, "proc/sys/kernel/random/boot_id"), bootID+"\n")
+	write(t, filepath.Join(blind, socketPath), "") // a runtime that is gone is no failed look
 	eachCheck(t, func(c check) bool { return modelled[c.name] }, func(t *testing.T, c check) {
 		for name, notHost := range notHosts {
 			args := append(slices.Clone(extraArgs[c.name]), "--state-dir="+filepath.Join(t.TempDir(), "kept"))
