@@ -134,7 +134,7 @@ close nodes for new pods, and let machines be replaced last; never without a lim
 - [machine-health-check.yaml](machine-health-check.yaml): Cluster API replaces the machine, for "replace". At most a tenth at a time.
 - [node-health-check.yaml](node-health-check.yaml): medik8s reboots the node, for "replace". Only while nine tenths are healthy.
 
-Controllers count from the condition's ` + "`lastTransitionTime`" + `. It stays as it is while the message changes, because every config here has ` + "`enable_message_change_based_condition_update: false`" + `; leave that so.
+Controllers count from the condition's ` + "`lastTransitionTime`" + `. It stays as it is while the message changes, because the configs here have ` + "`enable_message_change_based_condition_update: false`" + `; leave that so. That of service-restarts alone begins anew when another service is told of.
 Conditions of a check that was removed stay on the node for ever: ` + "`npdctl cleanup`" + ` removes them.
 `)
 	return b.String(), nil

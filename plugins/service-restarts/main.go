@@ -128,7 +128,8 @@ func (c *check) judge(l *plugin.Look, services map[string]*service) plugin.Verdi
 		records[name] = s.record
 		counts = append(counts, fmt.Sprintf("%s %d", plugin.Safe(name, 40), s.count()))
 		v.Measurements = append(v.Measurements, plugin.Measurement{Name: "starts_" + measured(name), Value: float64(s.count()), Limit: float64(c.count), Unit: "starts"})
-		if s.failed() || s.count() >= c.count {
+		s.tell(c, last[name])
+		if s.Told != "" {
 			bad = append(bad, s)
 		}
 	}
@@ -138,13 +139,44 @@ func (c *check) judge(l *plugin.Look, services map[string]*service) plugin.Verdi
 		v.Message = fmt.Sprintf("starts in %s: %s", short(c.window), strings.Join(counts, ", "))
 		return v
 	}
-	slices.SortStableFunc(bad, func(a, b *service) int { return cmp.Compare(b.weight(), a.weight()) })
+	slices.SortStableFunc(bad, func(a, b *service) int {
+		switch {
+		case a.failed() == b.failed():
+			return 0
+		case a.failed():
+			return -1
+		default:
+			return 1
+		}
+	})
 	v.Status = plugin.Problem
 	for _, s := range bad {
-		v.Details = append(v.Details, s.describe(c.window))
+		v.Details = append(v.Details, s.Told)
 	}
-	v.Message = strings.Join(v.Details[:min(len(v.Details), 2)], "; ") + "; see journalctl -u " + plugin.Safe(bad[0].name, 40)
+	v.Message = message(bad)
 	return v
+}
+
+// message tells of all services, of those for which there is no room by their
+// names. It is the same from look to look as long as they are the same: only then
+// is it told to Kubernetes once.
+func message(bad []*service) string {
+	if len(bad) == 1 {
+		return bad[0].Told + "; see journalctl -u " + plugin.Safe(bad[0].name, 40)
+	}
+	text := fmt.Sprintf("%d services: %s", len(bad), bad[0].Told)
+	var others []string
+	for _, s := range bad[1:] {
+		if len(others) == 0 && len(text)+len(s.Told) < plugin.MaxMessage-50 {
+			text += "; " + s.Told
+		} else {
+			others = append(others, plugin.Safe(s.name, 40))
+		}
+	}
+	if others != nil {
+		text += "; also " + strings.Join(others, ", ")
+	}
+	return text
 }
 
 // manyRestarts tells of a service that systemd has restarted --count times since
@@ -158,20 +190,23 @@ func (c *check) manyRestarts(services map[string]*service) string {
 	return ""
 }
 
-// weight puts a service that is down before one that starts often.
-func (s *service) weight() int {
-	if s.failed() {
-		return 1 << 40
-	}
-	return s.count()
-}
+// unseen stands for how a service ended that ran at each look.
+const unseen = "an end that was not seen"
 
-func (s *service) describe(window time.Duration) string {
-	name, end := plugin.Safe(s.name, 40), cmp.Or(s.End, "an end that was not seen")
-	if s.failed() {
-		return fmt.Sprintf("%s has failed and systemd does not start it again: %s", name, end)
+// tell sets what is told of a service that is down or starts often, "" of any
+// other. Of one that starts often that is what was so at the first such look, and
+// how it ended when that was seen later.
+func (s *service) tell(c *check, last *record) {
+	name, end := plugin.Safe(s.name, 40), cmp.Or(s.End, unseen)
+	switch {
+	case s.failed():
+		s.Told = fmt.Sprintf("%s has failed and systemd does not start it again: %s", name, end)
+	case s.count() < c.count:
+	case last != nil && strings.Contains(last.Told, " started ") && (end == unseen || !strings.HasSuffix(last.Told, unseen)):
+		s.Told = last.Told
+	default:
+		s.Told = fmt.Sprintf("%s started %d times in %s, last ended by %s", name, s.count(), short(c.window), end)
 	}
-	return fmt.Sprintf("%s started %d times in %s, is %s, last ended by %s", name, s.count(), short(window), plugin.Safe(s.state, 20), end)
 }
 
 // short writes 20m for Go's 20m0s.

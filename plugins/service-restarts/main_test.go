@@ -93,7 +93,7 @@ func TestFlapping(t *testing.T) {
 	plugintest.Want(t, n.after(t, minute), plugin.OK, "kubelet.service 3")
 	n.set("kubelet.service", "active/running", runs(43, "c"))
 	v := n.after(t, minute)
-	plugintest.Want(t, v, plugin.Problem, "kubelet.service started 6 times in 20m, is active, last ended by exit status 255; see journalctl -u kubelet.service")
+	plugintest.Want(t, v, plugin.Problem, "kubelet.service started 6 times in 20m, last ended by exit status 255; see journalctl -u kubelet.service")
 	if m := v.Measurements[1]; m.Name != "starts_kubelet" || m.Value != 6 || m.Limit != 5 {
 		t.Errorf("%+v", m)
 	}
@@ -108,7 +108,7 @@ func TestBoundaries(t *testing.T) {
 	n.set("crio.service", "active/running", runs(4, "b"))
 	plugintest.Want(t, n.after(t, minute), plugin.OK, "crio.service 4")
 	n.set("crio.service", "active/running", runs(5, "c"))
-	plugintest.Want(t, n.after(t, 20*minute), plugin.Problem, "crio.service started 5 times in 20m, is active, last ended by an end that was not seen")
+	plugintest.Want(t, n.after(t, 20*minute), plugin.Problem, "crio.service started 5 times in 20m, last ended by an end that was not seen")
 	plugintest.Want(t, n.after(t, time.Second), plugin.OK, "crio.service 1")
 }
 
@@ -224,7 +224,7 @@ func TestFailed(t *testing.T) {
 	}
 }
 
-// The one that is down comes first, then the one that starts most.
+// The one that is down comes first.
 func TestSeveral(t *testing.T) {
 	n := newNode(t)
 	for i, name := range []string{"containerd.service", "crio.service", "docker.service", "kubelet.service"} {
@@ -235,10 +235,42 @@ func TestSeveral(t *testing.T) {
 	n.set("crio.service", "active/running", runs(19, "b"))
 	n.set("kubelet.service", "failed/failed", run{3, "a", "exit-code", 1, 1})
 	v := n.after(t, minute)
-	plugintest.Want(t, v, plugin.Problem, "kubelet.service has failed", "; crio.service started 18 times in 20m", "; see journalctl -u kubelet.service")
-	if len(v.Details) != 3 || !strings.HasPrefix(v.Details[2], "containerd.service started 6 times") {
+	plugintest.Want(t, v, plugin.Problem, "kubelet.service has failed", "3 services: kubelet.service has failed", "; containerd.service started 6 times in 20m, last ended by ", "; also crio.service")
+	if len(v.Details) != 3 || !strings.HasPrefix(v.Details[1], "containerd.service started 6 times") {
 		t.Errorf("%q", v.Details)
 	}
+}
+
+// A service that begins to start often while another does is told, and nothing else changes the message: each change of it is an
+// event of NPD.
+func TestSecondService(t *testing.T) {
+	n := newNode(t)
+	n.set("kubelet.service", "active/running", runs(0, "a"))
+	n.set("containerd.service", "active/running", runs(0, "a"))
+	n.after(t, 0)
+	n.set("kubelet.service", "active/running", runs(6, "b"))
+	plugintest.Want(t, n.after(t, minute), plugin.Problem, "kubelet.service started 6 times in 20m, last ended by an end that was not seen; see ")
+	n.set("kubelet.service", "activating/auto-restart", run{8, "c", "exit-code", 1, 255})
+	first := n.after(t, minute).Message
+	if want := "kubelet.service started 8 times in 20m, last ended by exit status 255; see journalctl -u kubelet.service"; first != want {
+		t.Errorf("%q, want %q", first, want)
+	}
+	n.set("kubelet.service", "activating/auto-restart", run{11, "d", "signal", 2, 9})
+	n.set("containerd.service", "activating/auto-restart", run{3, "b", "exit-code", 1, 1})
+	if again := n.after(t, minute).Message; again != first {
+		t.Errorf("the message changes from %q to %q", first, again)
+	}
+	n.set("containerd.service", "activating/auto-restart", run{16, "c", "exit-code", 1, 1})
+	both := "2 services: containerd.service started 16 times in 20m, last ended by exit status 1; kubelet.service started 8 times in 20m, last ended by exit status 255"
+	for range 3 {
+		if second := n.after(t, minute).Message; second != both {
+			t.Errorf("%q, want %q", second, both)
+		}
+	}
+	n.set("kubelet.service", "failed/failed", run{12, "d", "exit-code", 1, 255})
+	plugintest.Want(t, n.after(t, minute), plugin.Problem, "2 services: kubelet.service has failed and systemd does not start it again: exit status 255; containerd.service started 16 times")
+	n.set("kubelet.service", "active/running", runs(0, "e"))
+	plugintest.Want(t, n.after(t, 21*minute), plugin.OK)
 }
 
 func TestUnknown(t *testing.T) {

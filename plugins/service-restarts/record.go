@@ -15,6 +15,7 @@ type record struct {
 	Start    string     `json:"start"`
 	Starts   [][2]int64 `json:"starts"` // {time of the look that saw them, how many}
 	End      string     `json:"end"`    // how it last ended, "" when that was never seen
+	Told     string     `json:"told"`   // of a service that is down or starts often
 }
 
 // next is the record after another look. r is nil at the first one.

@@ -39,7 +39,7 @@ func TestConfig(t *testing.T) {
 				t.Errorf("path %s, want %s", rule.Path, want)
 			}
 			p := config.PluginConfig
-			if p.MaxOutputLength != plugin.MaxMessage || !p.SkipInitialStatus || p.UpdateOnMessageChange {
+			if p.MaxOutputLength != plugin.MaxMessage || !p.SkipInitialStatus || p.UpdateOnMessageChange != (name == "service-restarts") { // whose message changes with the services that it tells of
 				t.Errorf("max_output_length %d, skip_initial_status %v, enable_message_change_based_condition_update %v; want %d, true, false",
 					p.MaxOutputLength, p.SkipInitialStatus, p.UpdateOnMessageChange, plugin.MaxMessage)
 			}

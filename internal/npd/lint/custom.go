@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,13 +33,20 @@ func (f *file) customHead(config *value) {
 	case output.kind == '0' && whole(output) > npd.MaxPluginOutput:
 		f.report("output-over-4096", output.offset, "max_output_length %s", output.text)
 	}
-	if update := config.get("enable_message_change_based_condition_update"); update != nil && update.text == "true" {
+	if update := config.get("enable_message_change_based_condition_update"); update != nil && update.text == "true" && !f.tellsServices() {
 		f.report("message-change", update.offset, "enable_message_change_based_condition_update is true")
 	}
 	skip := config.get("skip_initial_status")
 	if len(f.conditions) > 0 && (skip == nil || skip.text == "false") {
 		f.report("initial-status", at(skip, config), "skip_initial_status is not true")
 	}
+}
+
+// tellsServices says whether all rules run the check service-restarts. Its message
+// holds no changing number, and changes when it tells of another service.
+func (f *file) tellsServices() bool {
+	rules := f.top.get("rules").list()
+	return len(rules) > 0 && !slices.ContainsFunc(rules, func(r *value) bool { return filepath.Base(r.get("path").str()) != "service-restarts" })
 }
 
 func (f *file) positive(id string, v *value) {
