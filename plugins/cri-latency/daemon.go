@@ -73,6 +73,24 @@ func daemonState(ctx context.Context, l *plugin.Look, socket string, listener in
 	return d.who() + " waits for " + next.who() + ", which " + next.predicate(ctx, l)
 }
 
+// withoutDockerd tells of a cri-dockerd that listens at the socket and answers
+// with errors because there is no dockerd to ask, "" of every other runtime.
+func withoutDockerd(ctx context.Context, l *plugin.Look, socket string, listener int) string {
+	d, err := findListener(ctx, l.Host, socket, listener)
+	if err != nil || d == nil || d.Comm != "cri-dockerd" {
+		return ""
+	}
+	dockerd, err := findDaemon(ctx, l.Host, "", []string{"dockerd"})
+	if err != nil || dockerd != nil {
+		return ""
+	}
+	text := d.who() + " answers, and there is no dockerd for it to ask"
+	if u, err := findUnit(ctx, l, "docker.service"); err == nil && u != nil {
+		text += "; " + u.String()
+	}
+	return text
+}
+
 // findListener returns the daemon that listens at a socket, nil when there is
 // none.
 //

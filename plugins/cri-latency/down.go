@@ -27,7 +27,7 @@ type memory struct {
 // longer is excused as long as it works: it may have many containers to recover.
 func (c *check) down(ctx context.Context, l *plugin.Look, socket, what string, err error) plugin.Verdict {
 	d, procErr := findDaemon(ctx, l.Host, socket, behind(socket))
-	u, unitErr := findUnit(ctx, l, socket)
+	u, unitErr := findUnit(ctx, l, unitsOf(socket)...)
 	if unitErr != nil {
 		l.Log.Infof("the unit of the runtime is not known: %v", unitErr)
 	}
@@ -146,9 +146,9 @@ type unit struct {
 	since time.Time // when it left the state inactive, zero when it has not
 }
 
-// findUnit asks systemd for the services behind a socket and returns the one
-// that is down, else the first that is loaded, nil when none is.
-func findUnit(ctx context.Context, l *plugin.Look, socket string) (*unit, error) {
+// findUnit asks systemd for these services and returns the one that is down, else
+// the first that is loaded, nil when none is.
+func findUnit(ctx context.Context, l *plugin.Look, names ...string) (*unit, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	m, err := systemd.Connect(ctx, l.Host)
@@ -156,12 +156,12 @@ func findUnit(ctx context.Context, l *plugin.Look, socket string) (*unit, error)
 		return nil, err
 	}
 	defer m.Close()
-	loaded, err := m.List(ctx, unitsOf(socket)...)
+	loaded, err := m.List(ctx, names...)
 	if err != nil {
 		return nil, err
 	}
 	var found *unit
-	for _, name := range unitsOf(socket) {
+	for _, name := range names {
 		for _, u := range loaded {
 			if u.Name != name || u.LoadState == "not-found" {
 				continue

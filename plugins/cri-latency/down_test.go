@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"npd-plugins/internal/host/hosttest"
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/plugin/plugintest"
@@ -189,4 +191,37 @@ func TestRuntimeIsLost(t *testing.T) {
 
 	c.endpoint = crioSocket // where it is told to look from now on
 	look(plugin.Unknown, "CRI endpoint: ", crioSocket)
+}
+
+// cri-dockerd answers with errors when dockerd has ended.
+func TestDockerdHasEnded(t *testing.T) {
+	for name, tt := range map[string]struct {
+		process hosttest.Tree
+		status  plugin.Status
+		words   string
+	}{
+		"ended": {nil, plugin.Problem, "container runtime is down: cri-dockerd (pid 950) answers, and there is no dockerd for it to ask; docker.service is stopped"},
+		"runs":  {daemonProcess(960, "dockerd"), plugin.Unknown, "the container runtime answers in time, but with an error"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			root := lab.ShortDir(t)
+			trees(node('S', "0"), daemonProcess(950, "cri-dockerd"), tt.process).Write(t, root)
+			noDocker := fails(codes.Unknown, "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?")
+			serve(t, listen(t, root, dockerSocket), "v1", &lab.FakeCRI{}, behaviour{"ListContainers": noDocker, "ListPodSandbox": noDocker})
+			systemd := &systemdtest.Manager{Properties: map[string]map[string]any{"docker.service": {"NRestarts": uint32(0), "InvocationID": []byte("a"), "Result": "success",
+				"ExecMainCode": int32(0), "ExecMainStatus": int32(0), "ExecMainStartTimestamp": uint64(0), "InactiveExitTimestamp": uint64(0)}}}
+			systemd.Units = append(systemd.Units, systemdtest.Unit("docker.service", "", "inactive/dead"))
+			systemd.Serve(t, root)
+			v := (&check{slow: 20 * time.Second, start: time.Minute}).look(t.Context(), plugintest.Look(t, hosttest.Open(t, root)))
+			plugintest.Want(t, v, tt.status, tt.words)
+		})
+	}
+}
+
+// daemonProcess is one of root outside of containers.
+func daemonProcess(pid int, comm string) hosttest.Tree {
+	dir := fmt.Sprintf("proc/%d/", pid)
+	return hosttest.Tree{dir + "stat": stat(pid, comm, 'S', 20), dir + "wchan": "0", dir + "cgroup": "0::/system.slice/x.service\n",
+		dir + "status": statusFile(pid), dir + "exe": "-> /usr/bin/" + comm}
 }

@@ -33,13 +33,14 @@ func main() {
 	plugin.Main(plugin.Check{
 		Name:      "cri-latency",
 		Condition: "ContainerRuntimeStalled",
-		Purpose: "The container runtime hangs, answers too late, or is down; kubelet can then start and stop no container, and the node goes NotReady.\n" +
+		Purpose: "The container runtime hangs, answers too late, or is down or does not start; kubelet can then start and stop no container, and the node goes NotReady.\n" +
 			"Calls Version, Status, ListContainers and ListPodSandbox at the same time over one connection, and tells which of them answer within --slow.",
 		Reads: []string{"the CRI socket: Version, Status, ListContainers and ListPodSandbox filtered by a label that nobody has",
-			"/proc/*/stat and /proc/PID/{task,wchan,cgroup} of the daemon, only when it does not answer"},
+			"only when it does not answer: /proc/*/stat, /proc/PID/{task,wchan,cgroup,status,exe,fd,net/unix} of the daemon and its shims, the freezer and cpu.stat of its cgroup,",
+			"the working directory and config.json of a shim that is held, /var/log/pods (names of pods), and of systemd the state of the runtime's service"},
 		Needs: "the directory of the CRI socket below --host-root, and the right to connect (root); for the state of the daemon the host's /proc, without hostPID, " +
-			"and CAP_SYS_PTRACE to tell what it waits for",
-		LookAlikes: "a busy runtime that answers in time; one bad look, such as a restart; a runtime that answers with an error is Unknown",
+			"CAP_SYS_PTRACE to tell what it waits for, and the host's /sys/fs/cgroup, /run/systemd and /run/dbus",
+		LookAlikes: "a busy runtime that answers in time; one bad look, such as a restart; a runtime that answers with an error, or that starts and works, is Unknown",
 		Example:    "--host-root=/host --slow=10s",
 		For:        2,
 		Timeout:    20 * time.Second,
@@ -120,7 +121,13 @@ func (c *check) lookAt(ctx context.Context, l *plugin.Look, socket string) (plug
 	}
 	defer client.Close()
 	patience := c.patience(ctx)
-	return c.judge(ask(ctx, client, patience), patience, func() string { return daemonState(ctx, l, socket, client.Listener()) })
+	v, err := c.judge(ask(ctx, client, patience), patience, func() string { return daemonState(ctx, l, socket, client.Listener()) })
+	if err == nil && v.Status == plugin.Unknown {
+		if gone := withoutDockerd(ctx, l, socket, client.Listener()); gone != "" {
+			return problem("container runtime is down: " + gone), nil
+		}
+	}
+	return v, err
 }
 
 // patience is how long a call is waited for: longer than --slow, to tell what

@@ -31,9 +31,9 @@ func main() {
 		Purpose: "A container hangs in \"runc init\" after it was created and before it runs; its pod stays in ContainerCreating, and kubelet's retries pile up behind it.\n" +
 			"Looks for processes named runc:[2:INIT], and containers that the runtime lists as created, that are older than --age. kubelet gives up a start after\n" +
 			"2 minutes and tries again: attempts in a row count as one, and between two of them the Problem stays.",
-		Reads: []string{"/proc/*/stat", "/proc/PID/{wchan,cgroup} of a stuck process", "the CRI socket: ListContainers of state CREATED; the containers of a pod that does not start, and ContainerStatus",
+		Reads: []string{"/proc/*/stat", "/proc/PID/{wchan,cgroup} of a stuck process and the freezer of its cgroup", "the CRI socket: ListContainers of state CREATED; the containers of a pod that does not start, and ContainerStatus",
 			"/var/log/pods (names of pods)"},
-		Needs:      "the host's /proc and the directory of the CRI socket below --host-root, without hostPID; CAP_SYS_PTRACE to tell what the process waits for",
+		Needs:      "the host's /proc and /sys/fs/cgroup and the directory of the CRI socket below --host-root, without hostPID; CAP_SYS_PTRACE to tell what the process waits for",
 		LookAlikes: "a container that was created less than --age ago; a frozen one; a process in a running container that calls itself runc:[2:INIT]; a container that starts and crashes",
 		Example:    "--host-root=/host --age=45s",
 		For:        1,

@@ -3,15 +3,24 @@ package faults
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
 	"path"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
+	"npd-plugins/internal/host/hosttest"
+	"npd-plugins/internal/npd"
+	"npd-plugins/internal/procfs"
+	"npd-plugins/internal/waits"
 	"npd-plugins/test/lab"
 )
 
@@ -33,7 +42,7 @@ func TestCRILatency(t *testing.T) {
 		check.wantOK(t)
 
 		containerd.Signal(t, pid, unix.SIGSTOP)
-		check.wantProblem(t, "container runtime answers nothing: Version, Status, ListContainers, ListPodSandbox hang for", process, "is stopped, state T", "kill -CONT "+strconv.Itoa(pid))
+		check.wantProblem(t, "container runtime answers nothing: Version, Status, ListContainers, ListPodSandbox hang for", process+" is stopped (state T): kill -CONT "+strconv.Itoa(pid))
 		containerd.Signal(t, pid, unix.SIGCONT)
 		check.wantOK(t)
 
@@ -121,4 +130,255 @@ func TestCRILatencyOnDetector(t *testing.T) {
 	containerd.Signal(t, pid, unix.SIGKILL)
 	d.wait(t, "ContainerRuntimeStalled", "ContainerRuntimeHangs", true)
 	d.wantSaid(t, "ContainerRuntimeStalled", "container runtime is down", "connection refused")
+	containerd.Restart(t, "")
+	d.wait(t, "ContainerRuntimeStalled", "ContainerRuntimeHangs", false)
+	containerd.Stop(t)
+	d.wait(t, "ContainerRuntimeStalled", "ContainerRuntimeHangs", true)
+	d.wantSaid(t, "ContainerRuntimeStalled", "container runtime is down: ", "containerd.sock is gone")
+}
+
+// neverKill demands that the check advises no signal.
+func neverKill(t *testing.T, result npd.PluginResult) npd.PluginResult {
+	t.Helper()
+	if strings.Contains(result.Message, "kill") {
+		t.Errorf("advises to kill what does not listen: %s", result.Message)
+	}
+	return result
+}
+
+// A containerd that is stopped in order, and then started while its shims are stopped, for which it waits: in all of these
+// versions for some seconds each, and until 2.3.4 for ever.
+func TestCRILatencyStart(t *testing.T) {
+	notInGuest(t)
+	if !lab.InPIDNamespace(t, binaries) {
+		return
+	}
+	for _, version := range []string{"1.6", "v2.3.4", "2.x"} {
+		t.Run("containerd "+version, func(t *testing.T) {
+			containerd := lab.StartContainerd(t, binaries, lab.ContainerdConfig{Version: version})
+			pods := podConfigs("web-7d9c5b8f6d", 0, 3)
+			containerd.RunPods(t, pods)
+			check := watch(t, "cri-latency", slow, "--start=3s", "--cri-endpoint", containerd.Endpoint)
+			check.wantOK(t)
+
+			containerd.Stop(t)
+			check.wantProblem(t, "container runtime is down: ", "containerd.sock is gone; there is no process containerd")
+			containerd.StartAgain(t, version)
+			containerd.WaitReady(t)
+			check.wantOK(t)
+
+			shims := containerd.Shims()
+			for _, shim := range shims {
+				containerd.Signal(t, shim, unix.SIGSTOP)
+			}
+			containerd.Stop(t)
+			pid := containerd.StartAgain(t, version)
+			stalled := ""
+			for begin := time.Now(); stalled == "" && time.Since(begin) < 15*time.Second; {
+				result := neverKill(t, check.look(t))
+				if strings.Contains(result.Message, "does not start") || result.Status == npd.OK {
+					stalled = result.Message
+				}
+			}
+			if version == "2.x" && !strings.Contains(stalled, "does not start") {
+				t.Logf("containerd %s waits for no shim in its start: %s", version, stalled)
+			} else {
+				wantWords(t, stalled, fmt.Sprintf("container runtime does not start: containerd (pid %d) has run for ", pid), "listens nowhere; containerd-shim (pid ",
+					" of pod ", " is stopped (state T), and 2 more shims")
+				uids := 0
+				for _, pod := range pods {
+					if strings.Contains(stalled, pod.Metadata.Uid) {
+						uids++
+					}
+				}
+				if uids != 1 {
+					t.Errorf("the message names the pods of %d shims, want that of one", uids)
+				}
+			}
+			for _, shim := range shims {
+				unix.Kill(shim, unix.SIGCONT)
+			}
+			containerd.WaitReady(t)
+			check.wantOK(t)
+		})
+	}
+}
+
+// What is called containerd and listens nowhere is not the node's runtime for that.
+func TestCRILatencyStartLookAlikes(t *testing.T) {
+	if !lab.InPIDNamespace(t, binaries) {
+		return
+	}
+	program := filepath.Join(t.TempDir(), "containerd")
+	content, err := os.ReadFile(filepath.Join(binaries, "pause"))
+	if err == nil {
+		err = os.WriteFile(program, content, 0o755)
+	}
+	if err == nil {
+		err = os.Chmod(filepath.Dir(program), 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod, service := inPod(t), lab.NewCgroup(t, "system.slice/containerd.service")
+	for name, tt := range map[string]struct {
+		group *lab.Cgroup
+		does  *syscall.SysProcAttr
+		sick  bool
+	}{
+		"the node's":       {service, nil, true},
+		"in a pod":         {pod, nil, false},
+		"of a user":        {service, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}, false},
+		"in a namespace":   {service, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}, false},
+		"another's binary": {service, nil, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			runtime := exec.Command(program)
+			if runtime.SysProcAttr = tt.does; name == "another's binary" {
+				os.Rename(program, program[:len(program)-1])
+				t.Cleanup(func() { os.Rename(program[:len(program)-1], program) })
+				runtime = exec.Command(program[:len(program)-1])
+			}
+			if err := runtime.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { runtime.Process.Kill(); runtime.Wait() })
+			if name == "another's binary" {
+				if err := os.WriteFile(fmt.Sprintf("/proc/%d/comm", runtime.Process.Pid), []byte("containerd"), 0); err != nil {
+					t.Skipf("the comm of another process cannot be set: %v", err)
+				}
+			}
+			tt.group.Add(t, runtime.Process.Pid)
+			time.Sleep(1500 * time.Millisecond)
+			result := neverKill(t, watch(t, "cri-latency", slow, "--start=1s", "--cri-endpoint=/run/containerd/absent.sock").look(t))
+			if tt.sick {
+				wantWords(t, result.Message, fmt.Sprintf("container runtime does not start: containerd (pid %d) has run for ", runtime.Process.Pid))
+			} else if result.Status != npd.Unknown {
+				t.Errorf("%v, want Unknown: %s", result.Status, result.Message)
+			}
+		})
+	}
+}
+
+// A dockerd that is stopped, and one that has ended, behind cri-dockerd.
+func TestCRILatencyDocker(t *testing.T) {
+	notInGuest(t)
+	if !lab.InPIDNamespace(t, binaries) {
+		return
+	}
+	docker := lab.StartDocker(t)
+	check := watch(t, "cri-latency", slow, "--cri-endpoint", docker.Endpoint)
+	check.wantOK(t)
+	unix.Kill(docker.PID, unix.SIGSTOP)
+	result := neverKill(t, check.look(t))
+	wantWords(t, result.Message, "container runtime hangs in ListContainers, ListPodSandbox for ", "cri-dockerd (pid ", fmt.Sprintf(" waits for dockerd (pid %d), which is stopped (state T)", docker.PID))
+	unix.Kill(docker.PID, unix.SIGCONT)
+	check.wantOK(t)
+	// dockerd's own containerd has no CRI, and its socket is not the node's.
+	if result := watch(t, "cri-latency", slow, "--start=1s", "--cri-endpoint=/run/containerd/absent.sock").look(t); result.Status != npd.Unknown {
+		t.Errorf("%v, want Unknown: %s", result.Status, result.Message)
+	}
+	docker.End(t)
+	check.wantProblem(t, "container runtime is down: cri-dockerd (pid ", " answers, and there is no dockerd for it to ask")
+}
+
+// A containerd in a frozen cgroup.
+func TestCRILatencyFrozen(t *testing.T) {
+	notInGuest(t)
+	service := lab.NewCgroup(t, "system.slice/containerd.service") // which goes after the daemon in it has ended
+	containerd := lab.StartContainerd(t, binaries, lab.ContainerdConfig{})
+	pid := containerd.PID(t)
+	service.Add(t, pid)
+	check := watch(t, "cri-latency", slow, "--cri-endpoint", containerd.Endpoint)
+	check.wantOK(t)
+	thaw := service.Freeze(t)
+	waitForState(t, pid, 'D')
+	check.wantProblem(t, "container runtime answers nothing", fmt.Sprintf("containerd (pid %d) is frozen with its cgroup %s", pid, service.Path))
+	neverKill(t, check.look(t))
+	thaw()
+	check.wantOK(t)
+}
+
+// A task that has used up its CPU quota.
+func TestThrottled(t *testing.T) {
+	lab.NeedRoot(t)
+	group := inPod(t)
+	busy := exec.Command("sh", "-c", "while :; do :; done")
+	if err := busy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { busy.Process.Kill(); busy.Wait() })
+	group.Add(t, busy.Process.Pid)
+	h := hosttest.Open(t, "/")
+	task := procfs.Of(h, busy.Process.Pid)
+	if got := waits.Throttled(t.Context(), h, task); got != "" {
+		t.Errorf("throttled by %s without a quota", got)
+	}
+	group.LimitCPU(t)
+	if got := waits.Throttled(t.Context(), h, task); got != group.Path {
+		t.Errorf("throttled by %q, want %s", got, group.Path)
+	}
+}
+
+// A real containerd that a real systemd cannot start.
+func TestCRILatencyRefusesToStart(t *testing.T) {
+	notInGuest(t)
+	program, err := os.ReadFile(lab.NeedCommand(t, "containerd", "containerd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := lab.StartSystemd(t, "252")
+	s.Unit(t, "containerd", string(program))
+	s.Run(t, "chmod", "755", "/run/lab/units/containerd")
+	const healthy = `version = 2
+root = "/run/cd/root"
+state = "/run/cd/state"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "/run/cd/opt"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "native"
+`
+	service := func(more string) {
+		s.Unit(t, "containerd.service", "[Unit]\nDefaultDependencies=no\nStartLimitIntervalSec=0\n[Service]\nType=notify\n"+
+			"ExecStart=/run/lab/units/containerd --config /run/lab/units/config.toml\n"+more)
+		s.Run(t, "systemctl", "daemon-reload")
+	}
+	s.Unit(t, "config.toml", healthy)
+	service("Restart=always\nRestartSec=1s\n")
+	s.Run(t, "systemctl", "start", "containerd.service")
+	pod, outside := watchSystemd(t, s, "cri-latency", slow, "--start=5s")
+	both := func(want func(w *watcher)) { want(pod); want(outside) }
+	lab.Eventually(t, 10*time.Second, "containerd answers", func() bool { return pod.look(t).Status == npd.OK })
+	outside.wantOK(t)
+
+	s.Run(t, "systemctl", "restart", "containerd.service")
+	both(func(w *watcher) { w.wantOK(t) })
+	s.Run(t, "systemctl", "stop", "containerd.service")
+	both(func(w *watcher) {
+		w.wantProblem(t, "container runtime is down: /run/containerd/containerd.sock is gone; there is no process containerd; containerd.service is stopped")
+	})
+
+	s.Unit(t, "config.toml", "version = 2\nroot =\n")
+	s.Run(t, "systemctl", "start", "--no-block", "containerd.service")
+	lab.Eventually(t, 15*time.Second, "containerd has started three times", func() bool {
+		return strings.Contains(pod.look(t).Message, "containerd.service restarts again and again (3 times)")
+	})
+	both(func(w *watcher) {
+		w.wantProblem(t, "container runtime is down: /run/containerd/containerd.sock is gone; ", "containerd.service restarts again and again (", "exit status 1")
+	})
+	fresh, _ := watchSystemd(t, s, "cri-latency", slow) // on which it has never answered
+	fresh.wantProblem(t, "container runtime is down: there is no socket; ", "containerd.service restarts again and again")
+
+	s.Run(t, "systemctl", "stop", "containerd.service")
+	service("")
+	s.Run(t, "systemctl", "start", "--no-block", "containerd.service")
+	lab.Eventually(t, 10*time.Second, "systemd gives it up", func() bool {
+		return strings.Contains(pod.look(t).Message, "containerd.service has failed: exit status 1")
+	})
+	fresh.wantProblem(t, "containerd.service has failed: exit status 1")
+
+	s.Unit(t, "config.toml", healthy)
+	s.Run(t, "systemctl", "start", "containerd.service")
+	lab.Eventually(t, 10*time.Second, "containerd answers again", func() bool { return pod.look(t).Status == npd.OK })
+	both(func(w *watcher) { w.wantOK(t) })
 }

@@ -27,7 +27,7 @@ const callTimeout = time.Minute
 
 // ContainerdConfig is what tests need to differ from containerd's defaults.
 type ContainerdConfig struct {
-	// Version is one of Generations, "" for the containerd on PATH.
+	// Version is one of Generations, or a version of containerd 2 (v2.3.4); "" for the containerd on PATH.
 	Version string
 	// MaxSendMessageSize is the server's limit for one reply in bytes, 0 for containerd's own (16 MiB).
 	MaxSendMessageSize int
@@ -39,14 +39,15 @@ type ContainerdConfig struct {
 	Root string
 }
 
-// Containerd is a running containerd with its data, state and socket in a directory of its own, and one image.
+// Containerd is a running containerd with its data and socket in a directory of its own, its state in one in /run, where
+// a node has it, and one image.
 type Containerd struct {
 	// Endpoint is the CRI endpoint (unix:///…).
 	Endpoint string
 	// Runtime calls it.
 	Runtime runtimeapi.RuntimeServiceClient
 
-	dir          string
+	dir, state   string
 	cgroupParent string
 	daemon       *exec.Cmd
 
@@ -63,6 +64,12 @@ func StartContainerd(t testing.TB, binaries string, config ContainerdConfig) *Co
 	daemon, ctr := containerdCommands(t, config.Version)
 
 	c := &Containerd{dir: ShortDir(t), cgroupParent: CgroupParent(t)}
+	state, err := os.MkdirTemp("/run", "npd-lab-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(state) })
+	c.state = state
 	c.Endpoint = "unix://" + c.socket()
 	configFile := filepath.Join(c.dir, "config.toml")
 	if err := os.WriteFile(configFile, []byte(c.toml(config)), 0o644); err != nil {
@@ -108,7 +115,7 @@ func (c *Containerd) toml(config ContainerdConfig) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `version = 2
 root = "%[8]s"
-state = "%[1]s/state"
+state = "%[9]s"
 [grpc]
   address = "%[2]s"
   max_send_message_size = %[3]d
@@ -130,7 +137,7 @@ state = "%[1]s/state"
   snapshotter = "native"
 [plugins."io.containerd.nri.v1.nri"]
   disable = true # its socket is not in a directory of the lab
-`, c.dir, c.socket(), config.MaxSendMessageSize, PauseImage, cni.plugins(), cni.configs(), runtime.GOARCH, cmp.Or(config.Root, filepath.Join(c.dir, "root")))
+`, c.dir, c.socket(), config.MaxSendMessageSize, PauseImage, cni.plugins(), cni.configs(), runtime.GOARCH, cmp.Or(config.Root, filepath.Join(c.dir, "root")), c.state)
 	for handler, runc := range config.Runtimes {
 		fmt.Fprintf(&b, `  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.%[1]s]
     runtime_type = "io.containerd.runc.v2"
@@ -167,6 +174,7 @@ func (c *Containerd) end(t testing.TB) {
 	force.Stop()
 	c.killShims(t)
 	unmountBelow(t, c.dir)
+	unmountBelow(t, c.state)
 }
 
 // Log is what the daemon has logged so far.
@@ -307,8 +315,8 @@ func (c *Containerd) each(t testing.TB, n int, f func(ctx context.Context, i int
 	}
 }
 
-// killShims ends the shims whose command line names this containerd's socket.
-func (c *Containerd) killShims(t testing.TB) {
+// Shims are the pids of the daemon's shims: their command lines name its socket.
+func (c *Containerd) Shims() (pids []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
 		cmdline, err := os.ReadFile(f)
@@ -316,9 +324,16 @@ func (c *Containerd) killShims(t testing.TB) {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
-			unix.Kill(pid, unix.SIGKILL)
-			WaitGone(t, pid) // until then it writes to what is removed next
+			pids = append(pids, pid)
 		}
+	}
+	return pids
+}
+
+func (c *Containerd) killShims(t testing.TB) {
+	for _, pid := range c.Shims() {
+		unix.Kill(pid, unix.SIGKILL)
+		WaitGone(t, pid) // until then it writes to what is removed next
 	}
 }
 

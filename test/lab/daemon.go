@@ -1,13 +1,16 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"npd-plugins/internal/procfs"
 )
@@ -46,6 +49,35 @@ func (c *Containerd) Signal(t testing.TB, pid int, signal unix.Signal) {
 	if signal == unix.SIGSTOP {
 		t.Cleanup(func() { unix.Kill(pid, unix.SIGCONT) })
 	}
+}
+
+// Stop ends the daemon in order, as an administrator does.
+func (c *Containerd) Stop(t testing.TB) {
+	t.Helper()
+	if err := c.daemon.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	c.daemon.Wait()
+}
+
+// StartAgain starts the daemon of that version again after it has ended, and does not wait for it. It returns its pid.
+func (c *Containerd) StartAgain(t testing.TB, version string) int {
+	t.Helper()
+	daemon, _ := containerdCommands(t, version)
+	daemon.Args = append(daemon.Args, "--config", filepath.Join(c.dir, "config.toml"))
+	c.start(t, daemon)
+	return daemon.Process.Pid
+}
+
+// WaitReady waits until the daemon answers.
+func (c *Containerd) WaitReady(t testing.TB) {
+	t.Helper()
+	Eventually(t, 30*time.Second, "containerd answers again", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := c.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
+		return err == nil
+	})
 }
 
 // WaitGone waits until a killed process has closed its sockets. They are open until the last thread has ended, which is

@@ -22,15 +22,19 @@ const containerd2 = "v2.4.2"
 // containerdPrograms are what a generation consists of. The daemon looks for its shim on PATH.
 var containerdPrograms = []string{"containerd", "containerd-shim-runc-v2", "ctr"}
 
-// containerdDir returns a directory with the programs of a generation, downloaded or built once and kept in CacheDir.
-// The test skips when that cannot be done.
+// containerdDir returns a directory with the programs of a generation, or of a version of containerd 2 (v2.3.4), downloaded
+// or built once and kept in CacheDir. The test skips when that cannot be done.
 func containerdDir(t testing.TB, generation string) string {
 	t.Helper()
 	cache := CacheDir(t)
-	dir, get := filepath.Join(cache, "containerd-"+generation), downloadContainerd
+	get := downloadContainerd
 	if releases[generation] == "" {
-		dir, get = filepath.Join(cache, "containerd-"+containerd2), buildContainerd
+		get = buildContainerd
+		if generation == "2.x" {
+			generation = containerd2
+		}
 	}
+	dir := filepath.Join(cache, "containerd-"+generation)
 	if exists(dir) {
 		return dir
 	}
@@ -68,10 +72,10 @@ func downloadContainerd(work, programs, generation string) error {
 	return Unpack(deb, files)
 }
 
-func buildContainerd(work, programs, _ string) error {
+func buildContainerd(work, programs, version string) error {
 	args := []string{"install", "-ldflags", "-s -w"}
 	for _, program := range containerdPrograms {
-		args = append(args, "github.com/containerd/containerd/v2/cmd/"+program+"@"+containerd2)
+		args = append(args, "github.com/containerd/containerd/v2/cmd/"+program+"@"+version)
 	}
 	install := exec.Command("go", args...)
 	install.Dir = work // outside any module

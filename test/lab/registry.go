@@ -191,13 +191,6 @@ func (c *Containerd) Pull(ctx context.Context, image string) error {
 func (c *Containerd) Restart(t testing.TB, version string) {
 	t.Helper()
 	c.daemon.Wait()
-	daemon, _ := containerdCommands(t, version)
-	daemon.Args = append(daemon.Args, "--config", filepath.Join(c.dir, "config.toml"))
-	c.start(t, daemon)
-	Eventually(t, 20*time.Second, "containerd answers again", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		_, err := c.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
-		return err == nil
-	})
+	c.StartAgain(t, version)
+	c.WaitReady(t)
 }

@@ -63,17 +63,35 @@ func passOnIO(dir string) {
 	}
 }
 
-// Freeze stops the processes of the group with the freezer, until the test ends.
-func (c *Cgroup) Freeze(t testing.TB) {
+// Freeze stops the processes of the group with the freezer, until thaw is called or the test ends.
+func (c *Cgroup) Freeze(t testing.TB) (thaw func()) {
 	t.Helper()
-	path, freeze, thaw := filepath.Join(c.dirs[0], "cgroup.freeze"), "1", "0"
+	path, frozen, thawed := filepath.Join(c.dirs[0], "cgroup.freeze"), "1", "0"
 	for _, dir := range c.dirs {
 		if v1 := filepath.Join(dir, "freezer.state"); exists(v1) {
-			path, freeze, thaw = v1, "FROZEN", "THAWED"
+			path, frozen, thawed = v1, "FROZEN", "THAWED"
 		}
 	}
-	t.Cleanup(func() { os.WriteFile(path, []byte(thaw), 0) })
-	if err := os.WriteFile(path, []byte(freeze), 0); err != nil {
+	thaw = func() { os.WriteFile(path, []byte(thawed), 0) }
+	t.Cleanup(thaw)
+	if err := os.WriteFile(path, []byte(frozen), 0); err != nil {
 		t.Fatalf("freeze the cgroup: %v", err)
 	}
+	return thaw
+}
+
+// LimitCPU gives the processes of the group a hundredth of a CPU, or skips the test where the kernel has no cpu controller.
+func (c *Cgroup) LimitCPU(t testing.TB) {
+	t.Helper()
+	for _, dir := range c.dirs {
+		for file, quota := range map[string]string{"cpu.cfs_quota_us": "1000", "cpu.max": "1000 100000"} {
+			if path := filepath.Join(dir, file); exists(path) {
+				if err := os.WriteFile(path, []byte(quota), 0); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+		}
+	}
+	t.Skipf("needs the cpu cgroup controller: none under %s", cgroupRoot)
 }
