@@ -20,7 +20,7 @@ import (
 const maxConsumers = 10
 
 // consumers names those that use most of what a signal measures.
-func (c *check) consumers(ctx context.Context, l *plugin.Look, r reading, disks *fileSystems) ([]string, error) {
+func (c *check) consumers(ctx context.Context, l *plugin.Look, r reading, disks *fileSystems, m *memory) ([]string, error) {
 	switch r.signal {
 	case "pid.available":
 		usage, err := cgroupUsage(ctx, l, "pids", "/", func(hierarchy, name string) (uint64, error) {
@@ -57,18 +57,29 @@ func (c *check) consumers(ctx context.Context, l *plugin.Look, r reading, disks 
 		known += n
 	}
 	if known < used/others {
-		lines = append(c.outside(ctx, l, r, disks, onDisk, amount, known), lines...)
+		if m.Outside.Signal != r.signal || !fresh(l.Now, m.Outside.At) {
+			m.Outside = outside{r.signal, c.outsideOfPods(ctx, l, r, disks, onDisk, amount, known), l.Now.Unix()}
+		}
+		lines = append([]string{m.Outside.Line}, lines...)
 	}
 	return lines, nil
+}
+
+// outside is who fills a disk and is no pod, as far as a look at its directories
+// tells. That takes a tenth of a second of CPU, so it is good for ten minutes.
+type outside struct {
+	Signal, Line string
+	At           int64 // seconds since 1970
 }
 
 // others is the part of a disk's use that pods and images hold at least, one of
 // so many, to be named as those that use most.
 const others = 20
 
-// outside names who uses a disk when pods and images hold next to nothing of it:
+// outsideOfPods names who uses a disk when pods and images hold next to nothing of it:
 // a bounded look at its directories, in a process that may hang.
-func (c *check) outside(ctx context.Context, l *plugin.Look, r reading, disks *fileSystems, of func(apart.Directory) uint64, amount func(uint64) string, known uint64) []string {
+func (c *check) outsideOfPods(ctx context.Context, l *plugin.Look, r reading, disks *fileSystems,
+	of func(apart.Directory) uint64, amount func(uint64) string, known uint64) string {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	starts := []string{"/var/log/pods"} // which may be mounted by itself
@@ -86,10 +97,10 @@ func (c *check) outside(ctx context.Context, l *plugin.Look, r reading, disks *f
 	}
 	slices.SortStableFunc(directories, func(a, b apart.Directory) int { return cmp.Compare(of(b), of(a)) })
 	if len(directories) == 0 || of(directories[0]) <= known {
-		return []string{"neither pods nor images, which hold " + amount(known)}
+		return "neither pods nor images, which hold " + amount(known)
 	}
 	d := directories[0]
-	return []string{fmt.Sprintf("%s %s or more, outside of pods", plugin.Safe(d.Path, 60), amount(of(d)))}
+	return fmt.Sprintf("%s %s or more, outside of pods", plugin.Safe(d.Path, 60), amount(of(d)))
 }
 
 func number(n uint64) string { return strconv.FormatUint(n, 10) }

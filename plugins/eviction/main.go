@@ -74,6 +74,7 @@ type memory struct {
 	ImagesAt   int64      // when they were looked for
 	Huge       *bool      // whether kubelet takes huge pages off memory.available; nil while that is not known
 	HugeAt     int64      // when it was asked for
+	Outside    outside    // who fills a disk and is no pod
 }
 
 // fresh says whether something that was asked for at that time is still good.
@@ -86,20 +87,22 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	var m memory
 	l.Recall(&m)
 	disks := &fileSystems{ctx: ctx, host: l.Host, known: map[string]apart.FileSystem{}}
-	err := c.refresh(ctx, l, disks, &m)
-	l.Remember(m)
-	if err != nil {
-		return plugin.Unknownf("kubelet's eviction thresholds are not known: %v", err)
+	v := plugin.Verdict{}
+	if err := c.refresh(ctx, l, disks, &m); err != nil {
+		v = plugin.Unknownf("kubelet's eviction thresholds are not known: %v", err)
+	} else {
+		v = c.judge(ctx, l, disks, &m)
 	}
-	return c.judge(ctx, l, disks, m)
+	l.Remember(m)
+	return v
 }
 
 // judge computes the signals and compares them with the thresholds.
-func (c *check) judge(ctx context.Context, l *plugin.Look, disks *fileSystems, m memory) plugin.Verdict {
+func (c *check) judge(ctx context.Context, l *plugin.Look, disks *fileSystems, m *memory) plugin.Verdict {
 	v := plugin.Verdict{}
 	var found []finding
 	var failed []string
-	for _, r := range c.read(l, disks, m) {
+	for _, r := range c.read(l, disks, *m) {
 		if r.err != nil {
 			failed = append(failed, fmt.Sprintf("%s is not known: %v", r.signal, r.err))
 			continue
@@ -123,7 +126,7 @@ func (c *check) judge(ctx context.Context, l *plugin.Look, disks *fileSystems, m
 	case len(near) > 0:
 		v.Status = plugin.Problem
 		v.Details = failed
-		c.tell(ctx, l, &v, near, m.Settings, disks)
+		c.tell(ctx, l, &v, near, m, disks)
 	case len(failed) > 0:
 		for _, also := range failed[1:] {
 			l.Log.Warn(also)
@@ -183,8 +186,8 @@ func (c *check) refresh(ctx context.Context, l *plugin.Look, disks *fileSystems,
 
 // tell writes the message and the details of what is near its threshold, the
 // nearest first.
-func (c *check) tell(ctx context.Context, l *plugin.Look, v *plugin.Verdict, near []finding, s *settings, disks *fileSystems) {
-	worst := near[0]
+func (c *check) tell(ctx context.Context, l *plugin.Look, v *plugin.Verdict, near []finding, m *memory, disks *fileSystems) {
+	worst, s := near[0], m.Settings
 	v.Message = worst.text() + s.origin()
 	var also []string
 	for _, f := range near {
@@ -193,7 +196,7 @@ func (c *check) tell(ctx context.Context, l *plugin.Look, v *plugin.Verdict, nea
 			also = append(also, f.signal)
 		}
 	}
-	consumers, err := c.consumers(ctx, l, worst.reading, disks)
+	consumers, err := c.consumers(ctx, l, worst.reading, disks, m)
 	v.Details = append(v.Details, consumers...)
 	switch {
 	case err != nil:

@@ -51,7 +51,7 @@ func (c *check) judgeWith(t *testing.T, h *host.Root, disks map[string]apart.Fil
 	t.Helper()
 	l := plugintest.Look(t, h)
 	d := &fileSystems{ctx: context.Background(), host: h, known: disks}
-	return c.judge(context.Background(), l, d, memory{Settings: &s, Images: images})
+	return c.judge(context.Background(), l, d, &memory{Settings: &s, Images: images})
 }
 
 // node is a node of 16,000 MiB with cgroup v1, on which that much is used, of which cache is active and spare inactive page cache.
@@ -271,7 +271,7 @@ func TestHugePages(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := plugintest.Look(t, tree.Open(t))
 			s := one("memory.available", tt.threshold)
-			v := newCheck().judge(t.Context(), l, &fileSystems{ctx: t.Context(), host: l.Host}, memory{Settings: &s, Huge: tt.subtracts})
+			v := newCheck().judge(t.Context(), l, &fileSystems{ctx: t.Context(), host: l.Host}, &memory{Settings: &s, Huge: tt.subtracts})
 			plugintest.Want(t, v, tt.status, tt.words...)
 		})
 	}
@@ -355,10 +355,12 @@ func TestOutsideOfPods(t *testing.T) {
 	full := disk(2*mib, 1, 1000, 500)
 	full.Device = st.Dev
 	disks := &fileSystems{ctx: t.Context(), host: l.Host, known: map[string]apart.FileSystem{kubeletDir: full}}
+	m := &memory{}
 	message := func(signal string) string {
 		t.Helper()
 		s := one(signal, "90%")
-		v := c.judge(t.Context(), l, disks, memory{Settings: &s})
+		m.Settings = &s
+		v := c.judge(t.Context(), l, disks, m)
 		if v.Status != plugin.Problem {
 			t.Errorf("%+v", v)
 		}
@@ -366,6 +368,15 @@ func TestOutsideOfPods(t *testing.T) {
 	}
 	held = 8192
 	if m := message("nodefs.available"); !strings.Contains(m, "most: /var/lib/dump 1MiB or more, outside of pods, pod shop/cart-0 8KiB") {
+		t.Error(m)
+	}
+	// It is not looked for again at once.
+	hosttest.Tree{"var/lib/dump/core": strings.Repeat("x", 2<<20)}.Write(t, l.Host.Path("/"))
+	if m := message("nodefs.available"); !strings.Contains(m, "most: /var/lib/dump 1MiB or more") {
+		t.Error(m)
+	}
+	l.Now = l.Now.Add(freshFor)
+	if m := message("nodefs.available"); !strings.Contains(m, "most: /var/lib/dump 2MiB or more") {
 		t.Error(m)
 	}
 	if m := message("nodefs.inodesFree"); !strings.Contains(m, "most: neither pods nor images, which hold 7 inodes") {
