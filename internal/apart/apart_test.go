@@ -190,11 +190,7 @@ func TestLargest(t *testing.T) {
 	for i := range 200 {
 		hosttest.Tree{fmt.Sprintf("var/spool/%d", i): ""}.Write(t, h.Path("/"))
 	}
-	var stat unix.Stat_t
-	if err := unix.Stat(h.Path("/"), &stat); err != nil {
-		t.Fatal(err)
-	}
-	tree := Tree{Starts: []string{"/", "/var", "/absent", "/proc"}, Device: stat.Dev, Skip: []string{"/var/lib/kubelet/pods"}}
+	tree := Tree{Dir: "/var/lib/kubelet", Starts: []string{"/", "/var", "/absent"}, Skip: []string{"/var/lib/kubelet/pods"}}
 	got, err := Largest(soon(t), h, tree)
 	if err != nil || len(got) < 2 || got[0].Path != "/var/log/app" || got[0].Bytes < 3<<20 || got[0].Bytes > 4<<20 {
 		t.Fatalf("%+v, %v", got, err)
@@ -208,8 +204,33 @@ func TestLargest(t *testing.T) {
 			t.Errorf("looked into what it should leave out: %+v", d)
 		}
 	}
-	tree.Device++
-	if got, err := Largest(soon(t), h, tree); err != nil || len(got) != 0 {
-		t.Errorf("on another file system: %+v, %v", got, err)
+}
+
+// What is mounted below the node's directories is not touched: a dead server there would hold up every later question.
+func TestLargestLeavesOutMounts(t *testing.T) {
+	h := hosttest.Tree{"srv/dead/big": strings.Repeat("x", 1<<20), "srv/link/small": "x", "var/log/pods/uid": "x", "var/lib/kubelet/big": strings.Repeat("x", 1<<20)}.Open(t)
+	here, elsewhere := [2]uint32{254, 0}, [2]uint32{0, 77}
+	mounted := mounts{"/": here, "/srv/dead": elsewhere, "/var/log/pods": elsewhere, "/var/lib": here}
+	tree := Tree{Dir: "/var/lib/kubelet", Starts: []string{"/", "/var/lib", "/var/log/pods"}}
+	var paths []string
+	for _, d := range tree.walk(h, mounted) {
+		paths = append(paths, d.Path)
+	}
+	slices.Sort(paths)
+	want := []string{"/", "/srv", "/srv/link", "/var", "/var/lib", "/var/lib/kubelet"} // of /var/log all is mounted
+	if !slices.Equal(paths, want) {
+		t.Errorf("looked at %v, want %v", paths, want)
+	}
+}
+
+func TestShortPath(t *testing.T) {
+	for _, tt := range [][3]string{
+		{"/", "/", "/"}, {"/", "/var/log", "/var/log"}, {"/", "/var/log/app/old/1", "/var/log/app"},
+		{"/var/lib/kubelet", "/var/lib/kubelet", "/var/lib/kubelet"}, {"/var/lib/kubelet", "/var/lib/kubelet/a/b/c/d", "/var/lib/kubelet/a/b/c"},
+		{"/var/lib", "/var/log/pods/x/y", "/var/log/pods"},
+	} {
+		if got := shortPath(tt[0], tt[1]); got != tt[2] {
+			t.Errorf("%s of %s: %s, want %s", tt[1], tt[0], got, tt[2])
+		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 
 	"npd-plugins/internal/host"
@@ -37,13 +39,28 @@ func EachMount(h *host.Root, visit func(Mount) bool) error {
 		return mended(err)
 	}
 	defer f.Close()
+	return eachMount(f, h.Path(path), visit)
+}
+
+// EachOwnMount is EachMount for the mounts that this process sees.
+func EachOwnMount(visit func(Mount) bool) error {
+	const path = "/proc/self/mountinfo"
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return eachMount(f, path, visit)
+}
+
+func eachMount(f io.Reader, path string, visit func(Mount) bool) error {
 	lines := bufio.NewScanner(f)
 	lines.Buffer(make([]byte, 0, 16<<10), 1<<20) // overlay names all its layers
 	n := 0
 	for lines.Scan() {
 		m, err := parseMount(lines.Bytes())
 		if err != nil {
-			return fmt.Errorf("read %s: %w", h.Path(path), err)
+			return fmt.Errorf("read %s: %w", path, err)
 		}
 		n++
 		if !visit(m) {
@@ -51,10 +68,10 @@ func EachMount(h *host.Root, visit func(Mount) bool) error {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("read %s: %w", h.Path(path), err)
+		return fmt.Errorf("read %s: %w", path, err)
 	}
 	if n == 0 {
-		return fmt.Errorf("read %s: %w", h.Path(path), ErrMountinfo)
+		return fmt.Errorf("read %s: %w", path, ErrMountinfo)
 	}
 	return nil
 }

@@ -90,7 +90,7 @@ func (c *check) outsideOfPods(ctx context.Context, l *plugin.Look, r reading, di
 		}
 	}
 	slices.Sort(starts) // those above before those below
-	tree := apart.Tree{Starts: starts, Device: disks.of(r.what).Device, Skip: []string{path.Join(c.kubeletDir, "pods")}}
+	tree := apart.Tree{Dir: r.what, Starts: starts, Skip: []string{path.Join(c.kubeletDir, "pods")}}
 	directories, err := apart.Largest(ctx, l.Host, tree)
 	if err != nil {
 		l.Log.Warnf("the largest directories are not known: %v", err)

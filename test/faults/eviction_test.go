@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"npd-plugins/internal/host/hosttest"
+	"npd-plugins/internal/kubelet/kubelettest"
 	"npd-plugins/internal/npd"
 	"npd-plugins/internal/procfs"
 	"npd-plugins/test/lab"
@@ -321,6 +322,43 @@ func TestEvictionDisk(t *testing.T) {
 	nodefs.wantOK(t)
 }
 
+// What fills kubelet's disk and is no pod's is named, and a dead file system that is mounted beside it holds up nothing.
+func TestEvictionOutsideOfPods(t *testing.T) {
+	lab.NeedRoot(t)
+	d := lab.NewDisk(t, lab.DiskDir(t), "")
+	kubelet := kubelettest.Serve(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, map[string]string{
+			"/configz": `{"kubeletconfig": {"evictionHard": {"nodefs.available": "10%"}}}`,
+			"/stats/summary": `{"node": {"fs": {"capacityBytes": 1}, "runtime": {"imageFs": {"capacityBytes": 1}}},
+				"pods": [{"podRef": {"namespace": "shop", "name": "cart-0"}, "ephemeral-storage": {"usedBytes": 8192}}]}`,
+		}[r.URL.Path])
+	})
+	for _, dir := range []string{"kubelet/pods", "dump", "dead"} {
+		if err := os.MkdirAll(filepath.Join(d.Dir, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f := lab.StartFuse(t)
+	dead := filepath.Join(d.Dir, "dead")
+	if err := unix.Mount(f.Dir, dead, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dead, unix.MNT_DETACH) })
+	f.Silence(t)
+	check := watch(t, "eviction", append(kubelet.Flags(), "--kubelet-dir="+d.Dir+"/kubelet")...)
+	check.wantOK(t)
+	core := filepath.Join(d.Dir, "dump/core")
+	fill(t, core, 9)
+	check.wantProblem(t, "nodefs.available ", "most: "+d.Dir, "or more, outside of pods", "pod shop/cart-0 8KiB")
+	if stuck := processesApart(t); stuck != 0 {
+		t.Errorf("%d processes apart hang", stuck)
+	}
+	if err := os.Remove(core); err != nil {
+		t.Fatal(err)
+	}
+	check.wantOK(t)
+}
+
 func statfs(t *testing.T, dir string) unix.Statfs_t {
 	t.Helper()
 	var st unix.Statfs_t
@@ -417,7 +455,7 @@ func processesApart(t *testing.T) int {
 		if err == nil && stat.State != 'Z' && strings.HasPrefix(exe, binaries) {
 			process := filepath.Dir(filepath.Dir(filepath.Dir(path)))
 			comm, _ := os.ReadFile(filepath.Join(process, "comm"))
-			found[process] = found[process] || string(comm) == "npd-statfs\n"
+			found[process] = found[process] || strings.HasPrefix(string(comm), "npd-")
 		}
 	}
 	n := 0

@@ -345,14 +345,20 @@ func joinContainer(t *testing.T, n *lab.Node, pid int) {
 	if err != nil || len(reply.Containers) != 1 {
 		t.Fatalf("%v, %v", reply, err)
 	}
-	for _, hierarchy := range []string{"/sys/fs/cgroup/pids", "/sys/fs/cgroup"} {
-		groups, _ := filepath.Glob(hierarchy + n.Cgroup + "/kubepods/*/pod*/" + reply.Containers[0].Id + "/cgroup.procs")
-		if len(groups) == 1 {
-			if err := os.WriteFile(groups[0], []byte(strconv.Itoa(pid)), 0); err != nil {
+	files, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		for line := range strings.Lines(string(text)) {
+			parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+			if len(parts) != 3 || !strings.Contains(parts[2], reply.Containers[0].Id) {
+				continue
+			}
+			controller, _, _ := strings.Cut(strings.TrimPrefix(parts[1], "name="), ",") // none on v2
+			if err := os.WriteFile(filepath.Join("/sys/fs/cgroup", controller, parts[2], "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
 				t.Fatal(err)
 			}
 			return
 		}
 	}
-	t.Fatal("the container has no cgroup")
+	t.Fatal("the container has no process")
 }
