@@ -288,7 +288,7 @@ func TestAskHugePages(t *testing.T) {
 		config, page string
 		want         *bool
 	}{
-		"on":                {"", build("v1.37.2") + withGate + "1\n", &yes},
+		"on":                {"", kubelettest.Page(t, "1.37"), &yes},
 		"off":               {"", build("v1.37.2") + withGate + "0\n", &no},
 		"1.36":              {"", build("v1.36.3"), &no},
 		"1.42":              {"", build("v1.42.0-gke.7"), &yes},

@@ -10,7 +10,7 @@ import (
 var pages embed.FS
 
 // Versions are those of kubelet whose Page there is.
-var Versions = []string{"1.24", "1.28", "1.31", "1.36"}
+var Versions = []string{"1.24", "1.28", "1.31", "1.36", "1.37"}
 
 // Page is what kubelet of that version says of its PLEG, the runtime's
 // operations and its requests. Each pair of strings replaces the value of the
