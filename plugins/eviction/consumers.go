@@ -76,21 +76,21 @@ type outside struct {
 // so many, to be named as those that use most.
 const others = 20
 
-// outsideOfPods names who uses a disk when pods and images hold next to nothing of it:
-// a bounded look at its directories, in a process that may hang.
+// outsideOfPods names who uses a disk when pods and images hold next to nothing
+// of it: a bounded look at its directories, in a process that may hang. What
+// kubelet has counted as the pods' is left out.
 func (c *check) outsideOfPods(ctx context.Context, l *plugin.Look, r reading, disks *fileSystems,
 	of func(apart.Directory) uint64, amount func(uint64) string, known uint64) string {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
-	starts := []string{"/var/log/pods"} // which may be mounted by itself
+	// Where not all of the node is mounted, some directory above has the same file system.
+	tree := apart.Tree{Dir: r.what, Skip: []string{path.Join(c.kubeletDir, "pods"), "/var/log/pods"}}
 	for dir := r.what; ; dir = path.Dir(dir) {
-		starts = append(starts, dir)
+		tree.Starts = append([]string{dir}, tree.Starts...)
 		if dir == "/" {
 			break
 		}
 	}
-	slices.Sort(starts) // those above before those below
-	tree := apart.Tree{Dir: r.what, Starts: starts, Skip: []string{path.Join(c.kubeletDir, "pods")}}
 	directories, err := apart.Largest(ctx, l.Host, tree)
 	if err != nil {
 		l.Log.Warnf("the largest directories are not known: %v", err)
