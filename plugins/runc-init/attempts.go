@@ -88,7 +88,7 @@ func notRunning(ctx context.Context, client *cri.Client, found []stuck) ([]stuck
 		return nil, nil
 	}
 	_, err := client.Containers(ctx, inState(runtime.ContainerState_CONTAINER_RUNNING), func(k *cri.Container) {
-		if k.State == runtime.ContainerState_CONTAINER_RUNNING {
+		if k.State == runtime.ContainerState_CONTAINER_RUNNING && len(k.ID) > 0 {
 			found = slices.DeleteFunc(found, func(s stuck) bool { return strings.Contains(s.cgroups, string(k.ID)) })
 		}
 	})

@@ -105,6 +105,8 @@ func TestRuncInit(t *testing.T) {
 			[]*runtime.Container{{Id: id, State: runtime.ContainerState_CONTAINER_RUNNING, CreatedAt: 1}}, plugin.OK, nil},
 		{"beside a running container", add(node(), 700, 'S', 300, id, "pipe_write"),
 			[]*runtime.Container{{Id: other, State: runtime.ContainerState_CONTAINER_RUNNING, CreatedAt: 1}}, plugin.Problem, []string{"waits in pipe_write"}},
+		{"beside one without an id", add(node(), 700, 'S', 300, id, "pipe_write"),
+			[]*runtime.Container{{State: runtime.ContainerState_CONTAINER_RUNNING, CreatedAt: 1}}, plugin.Problem, []string{"waits in pipe_write"}},
 		{"running", node(), []*runtime.Container{{Id: id, State: runtime.ContainerState_CONTAINER_RUNNING, CreatedAt: 1}}, plugin.OK, nil},
 		{"created, since when is not told", node(), []*runtime.Container{{Id: id, State: runtime.ContainerState_CONTAINER_CREATED}}, plugin.OK, nil},
 	}
