@@ -161,26 +161,6 @@ func samplesOf(t testing.TB, file string) []npd.Sample {
 	return samples
 }
 
-// What kubelet writes when its node is ready again: as text before 1.21, structured since, as JSON.
-func TestPLEGClears(t *testing.T) {
-	c, _ := configured(t, "pleg")
-	for line, clears := range map[string]bool{
-		`I1101 12:00:00.123456    4321 kubelet_node_status.go:486] Recording NodeReady event message for node node-1`:                                                    true,
-		`I1101 12:00:00.123456    4321 kubelet_node_status.go:683] "Recording event message for node" node="node-1" event="NodeReady"`:                                   true,
-		`{"ts":1793534400123.456,"caller":"kubelet/kubelet_node_status.go:639","msg":"Recording event message for node","v":2,"node":"node-1","event":"NodeReady"}`:      true,
-		`I1101 12:00:00.123456    4321 kubelet_node_status.go:486] Recording NodeNotReady event message for node node-1`:                                                 false,
-		`I1101 12:00:00.123456    4321 kubelet_node_status.go:683] "Recording event message for node" node="node-1" event="NodeNotReady"`:                                false,
-		`{"ts":1793534400123.456,"caller":"kubelet/kubelet_node_status.go:639","msg":"Recording event message for node","v":2,"node":"node-1","event":"NodeNotReady"}`:   false,
-		`I1101 12:00:00.123456    4321 kubelet_node_status.go:683] "Recording event message for node" node="node-1" event="NodeHasSufficientMemory"`:                     false,
-		`I1101 12:00:00.123456    4321 event.go:307] "Event occurred" object="node-1" kind="Node" reason="NodeReady" message="Node node-1 status is now: NodeReady"`:     false,
-		`E1101 12:00:00.123456    4321 kubelet.go:2480] "Skipping pod synchronization" err="PLEG is not healthy: pleg was last seen active 3m5s ago; threshold is 3m0s"`: false,
-	} {
-		if c.clear.match([]byte(line)) != clears {
-			t.Errorf("clears: %v, want %v: %s", !clears, clears, line)
-		}
-	}
-}
-
 // Every configuration watches kubelet under all the names it has where it is not on its own.
 func TestKubeletIdentifiers(t *testing.T) {
 	pleg, _ := configured(t, "pleg")

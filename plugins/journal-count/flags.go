@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -56,10 +55,6 @@ func (e *expressions) Set(s string) error {
 	}
 	*e = append(*e, re)
 	return nil
-}
-
-func (e expressions) match(message []byte) bool {
-	return slices.ContainsFunc(e, func(re *regexp.Regexp) bool { return re.Match(message) })
 }
 
 // find returns where the first expression that matches does, -1 if none does.

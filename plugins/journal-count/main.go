@@ -20,7 +20,6 @@ type check struct {
 	says        string
 	identifiers names
 	patterns    expressions
-	clear       expressions
 	count       int
 	window      time.Duration
 	maxEntries  int
@@ -34,12 +33,12 @@ func main() {
 		Condition: "JournalLinesCounted",
 		Named:     (*string)(&c.condition),
 		Purpose: "What components of the node only write to their logs becomes a condition that clears by itself: Problem when --count lines of the --identifier " +
-			"match a --pattern within --window, until the lines are older than that or one matches --clear.\n" +
+			"match a --pattern within --window, until fewer are that young. What came and went between two looks is told for as long.\n" +
 			"Reads the journal's files itself, from the beginning of the window on, once for all patterns: without libsystemd, so that the binary is static.",
 		Reads: []string{"/run/log/journal, /var/log/journal/<machine-id>, or --journal", "/etc/machine-id"},
 		Needs: "the directories of the journal below --host-root, and the right to read them (root)",
 		LookAlikes: "fewer lines; lines of other identifiers, such as those in which node-problem-detector repeats what it saw; " +
-			"lines that were logged before the window, or before one that clears",
+			"lines that were logged before the window",
 		Example: "--host-root=/host --condition=DiskSlow --says='the disk is slow' --identifier=etcd '--pattern=slow fdatasync.*' --count=5 --window=10m",
 		For:     1,
 		Timeout: 20 * time.Second,
@@ -53,7 +52,6 @@ func (c *check) flags(fs *flag.FlagSet) {
 	fs.StringVar(&c.says, "says", "lines of the journal match", "`text` that a Problem begins with")
 	fs.Var(&c.identifiers, "identifier", "`identifiers` whose lines count (SYSLOG_IDENTIFIER), separated by commas")
 	fs.Var(&c.patterns, "pattern", "`expression` (RE2) for the end of a message or all of it, as in node-problem-detector's log rules; may be repeated")
-	fs.Var(&c.clear, "clear", "`expression` for a message after which those before it do not count; may be repeated")
 	plugin.CountVar(fs, &c.count, "count", 3, "Problem at this `number` of lines within --window")
 	plugin.DurationVar(fs, &c.window, "window", 10*time.Minute, "only lines of the last `duration` count")
 	plugin.CountVar(fs, &c.maxEntries, "max-entries", 1_000_000, "at most this `number` of entries is read, of all identifiers; of a longer window the last part")
@@ -123,16 +121,15 @@ func machineJournal(h *host.Root) string {
 }
 
 // judge weighs what was read. What was not read can hold more lines that
-// match, or one that clears.
+// match.
 func (c *check) judge(t *tally, now time.Time) plugin.Verdict {
 	v := plugin.Verdict{Measurements: []plugin.Measurement{
 		{Name: "lines", Value: float64(t.lines), Limit: float64(c.count), Unit: "lines"},
 		{Name: "entries_read", Value: float64(t.entries), Unit: "entries"},
 	}}
-	enough := t.lines >= c.count && (t.toEnd || len(c.clear) == 0)
-	whole := t.toEnd && len(t.damaged) == 0 && (t.fromBegin || !t.cleared.IsZero())
+	whole := t.toEnd && len(t.damaged) == 0 && t.fromBegin
 	switch {
-	case enough:
+	case t.lines >= c.count:
 		v.Status = plugin.Problem
 		v.Message = fmt.Sprintf("%s: %s, %s", c.says, c.counted(t), c.describe(t))
 		for i := range t.recent {
@@ -153,11 +150,7 @@ func (c *check) judge(t *tally, now time.Time) plugin.Verdict {
 const quiet = time.Hour
 
 func (c *check) counted(t *tally) string {
-	s := fmt.Sprintf("%d lines in %s (limit %d)", t.lines, short(c.window), c.count)
-	if !t.cleared.IsZero() {
-		s += " since " + clock(t.cleared, c.window) + ", when it was well"
-	}
-	return s
+	return fmt.Sprintf("%s in %s (limit %d)", plugin.Count(t.lines, "line"), short(c.window), c.count)
 }
 
 // describe names the times and the last line.

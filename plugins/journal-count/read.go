@@ -14,9 +14,8 @@ import (
 // tally is what was read of the window.
 type tally struct {
 	dirs      []string
-	lines     int       // that match, since the last one that clears
+	lines     int       // that match
 	first     time.Time // of those lines
-	cleared   time.Time // by the last line that clears, zero if there is none
 	entries   int       // of the identifiers that were looked at
 	recent    []line    // the last of the lines, oldest first
 	from      time.Time // where the reading began
@@ -71,8 +70,6 @@ func (c *check) take(t *tally, at time.Time, identifier, message []byte) {
 		}
 		t.lines++
 		t.keep(at, identifier, message[wordAt(message, begin):])
-	} else if c.clear.match(message) {
-		t.lines, t.recent, t.cleared = 0, t.recent[:0], at
 	}
 }
 

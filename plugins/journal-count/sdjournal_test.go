@@ -37,7 +37,6 @@ func TestLibsystemd(t *testing.T) {
 	const m = time.Minute
 	_, l := journalOf(t, "var/log/journal/system.journal", 30*m, "broken z", 9*m, "broken a", 8*m, "broken b", 7*m, "mended", 6*m, "broken c", 5*m, "well")
 	plugintest.Want(t, newCheck(t).look(t.Context(), l), plugin.Problem, "3 lines in 10m (limit 3), 11:51:00 to 11:54:00 UTC, last kubelet: broken c")
-	plugintest.Want(t, newCheck(t, "--clear=mended").look(t.Context(), l), plugin.OK, "1 lines in 10m (limit 3) since 11:53:00, when it was well")
 	plugintest.Want(t, newCheck(t, "--window=40m", "--count=4").look(t.Context(), l), plugin.Problem, "11:30:00 to 11:54:00")
 	plugintest.Want(t, newCheck(t, "--max-entries=2").look(t.Context(), l), plugin.Unknown, "0 lines in 10m", "--max-entries")
 	plugintest.Want(t, newCheck(t, "--window=4m").look(t.Context(), l), plugin.OK, "0 lines in 4m")
@@ -60,9 +59,9 @@ func TestLibsystemdTwoDirectories(t *testing.T) {
 		t.Fatal(err)
 	}
 	remote(t, path, exported(nil, time.Minute, "other", []byte("broken b")))
-	plugintest.Want(t, newCheck(t, "--count=2", "--clear=mended").look(t.Context(), l), plugin.OK, "0 lines in 10m")
+	plugintest.Want(t, newCheck(t, "--count=2").look(t.Context(), l), plugin.OK, "1 line in 10m")
 	plugintest.Want(t, newCheck(t, "--count=2", "--max-entries=1", "--window=9m").look(t.Context(), l), plugin.Unknown, "more than --max-entries")
-	plugintest.Want(t, newCheck(t, "--identifier=other", "--count=1", "--clear=mended").look(t.Context(), l), plugin.Problem, "1 lines in 10m", "broken b")
+	plugintest.Want(t, newCheck(t, "--identifier=other", "--count=1").look(t.Context(), l), plugin.Problem, "1 line in 10m", "broken b")
 }
 
 // A host without libsystemd, here an empty file: the check says what to install.

@@ -183,7 +183,7 @@ func TestCRIMessageTooLarge(t *testing.T) {
 	check.wantSoon(t, npd.OK)
 }
 
-// Lines as kubelet writes them, as text and as JSON: no start of it is a Problem, and the line with which the node is ready again clears.
+// Lines as kubelet writes them, as text and as JSON: no start of it is a Problem, and a flap is one for the window.
 func TestPLEGUnhealthyLogged(t *testing.T) {
 	lab.NeedRoot(t)
 	notInGuest(t)
@@ -203,7 +203,13 @@ func TestPLEGUnhealthyLogged(t *testing.T) {
 	j.Log(t, "kubelet", unhealthy[2])
 	check.wantSoon(t, npd.NonOK, "kubelet says that its PLEG is not healthy: 3 lines in 10m", "pleg was last seen active 3m10.3s ago; threshold is 3m0s")
 	j.Log(t, "kubelet", `I1101 12:05:05.123456    4321 kubelet_node_status.go:683] "Recording event message for node" node="node-1" event="NodeReady"`)
-	check.wantSoon(t, npd.OK)
+	check.wantProblem(t, "3 lines in 10m")
+
+	short := count(t, j, "pleg", "--window=5s")
+	short.wantSoon(t, npd.OK)
+	j.Log(t, "kubelet", append(unhealthy, `I1101 12:05:05.123456    4321 kubelet_node_status.go:683] "Recording event message for node" node="node-1" event="NodeReady"`)...)
+	short.wantSoon(t, npd.NonOK, "3 lines in 5s")
+	short.wantSoon(t, npd.OK)
 }
 
 // While journald writes and rotates, no look is Unknown, and none counts a line twice or forgets one.
@@ -227,7 +233,7 @@ func TestJournalBeingWritten(t *testing.T) {
 		t.Helper()
 		result := npd.RunPlugin(t.Context(), filepath.Join(binaries, check.check), check.args, 30*time.Second, 256)
 		before := counted
-		if _, err := fmt.Sscanf(result.Message, "%d lines in", &counted); err != nil || result.Status != npd.OK || counted < before {
+		if _, err := fmt.Sscanf(result.Message, "%d line", &counted); err != nil || result.Status != npd.OK || counted < before {
 			t.Fatalf("look %d, %d lines so far: %v: %s", looked, before, result.Status, result.Message)
 		}
 		looked++
