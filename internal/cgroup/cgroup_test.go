@@ -100,6 +100,49 @@ func TestOwnerOfProcess(t *testing.T) {
 	}
 }
 
+func TestUnitOfProcess(t *testing.T) {
+	for file, want := range map[string]string{
+		"0::/system.slice/containerd.service\n":                                                     "containerd.service",
+		"0::/system.slice/containerd.service/kubepods-besteffort.slice:cri-containerd:x\n":          "containerd.service",
+		"12:pids:/\n4:cpu,cpuacct:/x.service\n1:name=systemd:/system.slice/kubelet.service\n0::/\n": "kubelet.service",
+		"0::/user.slice/user-1000.slice/user@1000.service/app.slice/kubelet.service\n":              "user@1000.service",
+		"0::/user.slice/user-0.slice/session-3.scope\n":                                             "session-3.scope",
+		"0::/init.scope\n": "init.scope",
+		"0::/system.slice/system-getty.slice/getty@tty1.service\n": "getty@tty1.service",
+		"0::/system.slice/_cpu.service\n":                          "cpu.service",
+		"0::/kubepods/x/kubelet.service\n":                         "", // made by a container
+		"0::/\n":                                                   "",
+		"0::/../../system.slice/x.service\n":                       "",
+		"4:cpu:/system.slice/x.service\n":                          "",
+		"":                                                         "",
+	} {
+		if got := UnitOfProcess([]byte(file)); got != want {
+			t.Errorf("%q: %q, want %q", file, got, want)
+		}
+	}
+}
+
+func TestVolumeOf(t *testing.T) {
+	const uid = "0a3e4f52-9f6b-4c58-8f0e-6a1b2c3d4e5f"
+	for point, want := range map[string][2]string{
+		"/var/lib/kubelet/pods/" + uid + "/volumes/kubernetes.io~csi/pvc-1/mount": {uid, "pvc-1"},
+		"/var/lib/kubelet/pods/" + uid + "/volumes/kubernetes.io~nfs/export":      {uid, "export"},
+		"/data/kubelet/pods/" + uid + "/volume-subpaths/conf/web/0":               {uid, "conf"},
+		"/var/lib/kubelet/pods/" + uid + "/volumeDevices/kubernetes.io~csi/pvc-2": {uid, "pvc-2"},
+		"/var/lib/kubelet/pods/" + uid + "/etc-hosts":                             {uid, ""},
+		"/var/lib/kubelet/pods/" + uid:                                            {uid, ""},
+		"/var/lib/kubelet/pods/" + strings.Repeat("0123", 8) + "/volumes/a/b":     {strings.Repeat("0123", 8), "b"},
+		"/var/lib/kubelet/pods/x/volumes/a/b":                                     {},
+		"/var/lib/kubelet/plugins/kubernetes.io/csi/driver/0f1e/globalmount":      {},
+		"/pods/": {},
+		"":       {},
+	} {
+		if pod, volume := VolumeOf(point); pod.PodUID != want[0] || volume != want[1] {
+			t.Errorf("%s: %+v %q, want %q", point, pod, volume, want)
+		}
+	}
+}
+
 func TestName(t *testing.T) {
 	h := hosttest.Tree{
 		"var/log/pods/kube-system_etcd-node1_" + static + "/etcd/0.log":  "",

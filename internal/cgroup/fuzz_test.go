@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"strings"
 	"testing"
 )
 
@@ -50,6 +51,21 @@ func FuzzOwnerOfProcess(f *testing.F) {
 		}
 		if again := OwnerOfProcess(append([]byte("3:cpu:/\n"), file...)); again != o {
 			t.Errorf("%+v, with one more hierarchy %+v", o, again)
+		}
+	})
+}
+
+func FuzzUnitAndVolume(f *testing.F) {
+	f.Add("/system.slice/kubelet.service")
+	f.Add("/pods/0a3e4f52-9f6b-4c58-8f0e-6a1b2c3d4e5f/volumes/a/b")
+	f.Fuzz(func(t *testing.T, name string) {
+		if unit := UnitOfProcess([]byte("0::" + name + "\n")); strings.Contains(unit, "/") {
+			t.Errorf("unit %q", unit)
+		}
+		pod, volume := VolumeOf(name)
+		checkOwner(t, pod)
+		if strings.Contains(volume, "/") || volume != "" && pod.PodUID == "" {
+			t.Errorf("volume %q of %+v", volume, pod)
 		}
 	})
 }

@@ -110,3 +110,52 @@ func (o Owner) Name(h *host.Root) string {
 	}
 	return "pod " + o.PodUID
 }
+
+// UnitOfProcess reads from a /proc/PID/cgroup file the unit that systemd started
+// the process in, a service or scope, "" for none. Units within a user's own
+// manager are those of the user, and user@UID.service is told (cg_path_get_unit
+// of systemd's src/basic/cgroup-util.c).
+func UnitOfProcess(file []byte) string {
+	for line := range bytes.Lines(file) {
+		_, rest, _ := strings.Cut(strings.TrimSpace(string(line)), ":")
+		hierarchy, name, _ := strings.Cut(rest, ":")
+		if hierarchy != "name=systemd" && hierarchy != "" { // v1, v2
+			continue
+		}
+		for part := range strings.SplitSeq(strings.Trim(name, "/"), "/") {
+			if strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope") {
+				return strings.TrimPrefix(part, "_") // an escape before a name that is one of the kernel's files
+			}
+			if !strings.HasSuffix(part, ".slice") {
+				break
+			}
+		}
+	}
+	return ""
+}
+
+// VolumeOf reads the pod and the name of the volume from the path of a mount in
+// kubelet's directory, wherever that is (pkg/kubelet/kubelet_getters.go,
+// pkg/kubelet/config/defaults.go):
+//
+//	pods/<uid>/volumes/<plugin>/<volume>[/mount]
+//	pods/<uid>/volume-subpaths/<volume>/<container>/<number>
+//	pods/<uid>/volumeDevices/<plugin>/<volume>
+func VolumeOf(point string) (pod Owner, volume string) {
+	_, rest, ok := strings.Cut(point, "/pods/")
+	if !ok {
+		return Owner{}, ""
+	}
+	parts := strings.Split(rest, "/")
+	if !isUID(parts[0]) {
+		return Owner{}, ""
+	}
+	pod.PodUID = strings.ReplaceAll(parts[0], "_", "-")
+	switch {
+	case len(parts) > 3 && (parts[1] == "volumes" || parts[1] == "volumeDevices"):
+		volume = parts[3]
+	case len(parts) > 2 && parts[1] == "volume-subpaths":
+		volume = parts[2]
+	}
+	return pod, volume
+}

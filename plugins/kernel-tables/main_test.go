@@ -241,14 +241,15 @@ func TestHolders(t *testing.T) {
 	tree := with(captured(t, "6.18"), "proc/sys/kernel/osrelease", "6.1.0\n", "var/log/pods/shop_cart-0_"+uid+"/", "x",
 		"proc/100/stat", stat(100, "hog"), "proc/100/status", "Name:\thog\nUid:\t0\t0\t0\t0\nFDSize:\t65536\n", "proc/100/cgroup", "0::/kubepods/pod"+uid+"\n",
 		"proc/200/stat", stat(200, "busy"), "proc/200/status", "Name:\tbusy\nUid:\t1000\t1000\t1000\t1000\nFDSize:\t256\n",
-		"proc/100/fd/3", "-> anon_inode:inotify", "proc/100/fd/4", "-> anon_inode:inotify", "proc/100/fd/5", "-> pipe:[1]", "proc/200/fd/3", "-> anon_inode:inotify")
+		"proc/100/fd/3", "-> anon_inode:inotify", "proc/100/fd/4", "-> anon_inode:inotify", "proc/100/fd/5", "-> pipe:[1]", "proc/200/fd/3", "-> anon_inode:inotify",
+		"proc/200/cgroup", "0::/system.slice/agent.service\n")
 	v := lookAt(t, with(tree, fileNr, "90\t0\t100\n"), room(0))
 	plugintest.Want(t, v, plugin.Problem, "inotify instances of uid 0: 128 of 128, 100 of 100; raise fs.inotify.max_user_instances to 256; also near: open files") // with 2 of 128 nobody is to blame
 	if details := strings.Join(v.Details, "\n"); !strings.Contains(details, "open files: 90 of 100, 90 of 100; raise fs.file-max to 200\n") {
 		t.Errorf("the details do not tell of the second table:\n%s", details)
 	}
 	v = lookAt(t, with(tree, fileNr, "9\t0\t10\n"), plenty)
-	plugintest.Want(t, v, plugin.Problem, "open files: 9 of 10, 90 of 100; raise fs.file-max to 20; most: hog (pid 100) of pod shop/cart-0 3, busy (pid 200) 1")
+	plugintest.Want(t, v, plugin.Problem, "open files: 9 of 10, 90 of 100; raise fs.file-max to 20; most: hog (pid 100) of pod shop/cart-0 3, busy (pid 200) of agent.service 1")
 }
 
 func stat(pid int, comm string) string {

@@ -129,9 +129,9 @@ func (fs *filesystem) sentence(l *plugin.Look) string {
 	shown := fs.writable[0]
 	s := fs.name() + " " + fs.cause + ": "
 	for _, m := range fs.writable {
-		if pod := podOf(l, m.Point); pod != "" {
+		if _, volume := cgroup.VolumeOf(m.Point); volume != "" {
 			shown = m
-			s += pod + ", "
+			s += l.Mount(m.Point) + ", "
 			break
 		}
 	}
@@ -147,23 +147,12 @@ func (fs *filesystem) details(l *plugin.Look) []string {
 	lines := []string{fmt.Sprintf("%s (%d:%d) %s; its options: %s", fs.name(), fs.major, fs.minor, fs.cause, plugin.Safe(fs.options, 200))}
 	for _, m := range fs.writable[:min(len(fs.writable), 10)] {
 		line := "mounted at " + plugin.Safe(m.Point, 300)
-		if pod := podOf(l, m.Point); pod != "" {
-			line += " of " + pod
+		if _, volume := cgroup.VolumeOf(m.Point); volume != "" {
+			line += ": " + l.Mount(m.Point)
 		}
 		lines = append(lines, line)
 	}
 	return lines
-}
-
-// podOf names the pod of a volume, "" for another mount. kubelet's directory has
-// pods/<uid>/{volumes,volume-subpaths,volumeDevices,...} wherever it is.
-func podOf(l *plugin.Look, point string) string {
-	_, rest, ok := strings.Cut(point, "/pods/")
-	if !ok {
-		return ""
-	}
-	uid, _, _ := strings.Cut(rest, "/")
-	return l.Owner(cgroup.OwnerOf("pod" + uid))
 }
 
 // devices names some file systems.

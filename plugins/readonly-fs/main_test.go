@@ -56,7 +56,7 @@ func TestMountinfo(t *testing.T) {
 		{"btrfs, which has no device number", "27 1 0:29 /@ / rw,relatime - btrfs /dev/vda2 ro,subvol=/@\n", plugin.Problem, []string{"btrfs on /dev/vda2"}},
 		{"the file system of EFI", root + "28 27 8:1 / /boot/efi rw - vfat /dev/sda1 ro,errors=remount-ro\n", plugin.Problem, []string{"/boot/efi"}},
 		{"a volume", root + "28 27 8:16 / " + csi + " rw - ext4 /dev/sdb ro\n29 27 8:16 / " + pod + " rw - ext4 /dev/sdb ro\n", plugin.Problem,
-			[]string{"ext4 on /dev/sdb turned read-only: pod shop/db-0, mounted at " + pod}},
+			[]string{"ext4 on /dev/sdb turned read-only: volume pvc-7c2f5f0e-1f43-4b2f-a9a2-0d9a3f1c7e55 of pod shop/db-0, mounted at " + pod}},
 		{"bind mounts are told once", "27 1 254:0 / / rw - ext4 /dev/vda ro\n28 27 254:0 /srv /export rw - ext4 /dev/vda ro\n29 27 254:0 /srv /export2 ro - ext4 /dev/vda ro\n", plugin.Problem,
 			[]string{"ext4 on /dev/vda turned read-only: mounted at /"}},
 		{"btrfs, whose root is a snapshot mounted read-only", "27 1 0:29 /@/.snapshots/1/snapshot / ro - btrfs /dev/vda2 ro\n28 27 0:29 /@/var /var rw - btrfs /dev/vda2 ro\n", plugin.Problem, []string{"mounted at /var"}},
