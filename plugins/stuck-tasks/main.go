@@ -28,7 +28,7 @@ func main() {
 		Condition: "TasksStuck",
 		Purpose: "A task in uninterruptible sleep (state D) for minutes hangs in the kernel: a disk, a network or FUSE mount, or a lock does not answer.\n" +
 			"It cannot be killed, and its container cannot be stopped. Looks for tasks that were in the same sleep at two looks, --age apart.",
-		Reads: []string{"/proc/loadavg, /proc/uptime, /proc/sys/kernel/hung_task_detect_count; all else only when the load average is as high as a stuck task makes it:",
+		Reads: []string{"/proc/loadavg, /proc/uptime, /proc/sys/kernel/hung_task_{detect_count,timeout_secs}; all else only when the load average is as high as a stuck task makes it:",
 			"/proc/PID/stat and /proc/PID/task/*/stat of all tasks", "/proc/PID/task/TID/{status,wchan,stack,cgroup} of those in state D, never their cmdline",
 			"/sys/fs/cgroup/freezer", "/proc/1/mountinfo, /sys/fs/fuse/connections, and the cwd and config.json of a shim that is stuck", "/var/log/pods (names of pods)"},
 		Needs: "the host's /proc below --host-root, without hostPID; a --state-dir that lasts between runs; with cgroup v1 the host's /sys/fs/cgroup; " +
@@ -47,8 +47,10 @@ func main() {
 
 // memory is what the next look must know.
 type memory struct {
-	Hung  *uint64 `json:"hung,omitempty"` // kernel.hung_task_detect_count
-	Tasks []sleep `json:"tasks,omitempty"`
+	Hung    *uint64 `json:"hung,omitempty"` // kernel.hung_task_detect_count
+	Grew    float64 `json:"grew,omitempty"` // the last look that found it higher than before, in seconds after the boot
+	Scanned bool    `json:"scanned,omitempty"`
+	Tasks   []sleep `json:"tasks,omitempty"` // those in uninterruptible sleep, if it scanned
 }
 
 // sleep identifies the sleep of a task: it is another one when the task, or the
@@ -70,12 +72,19 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	}
 	var last memory
 	l.Recall(&last)
+	uptime, err := procfs.Uptime(l.Host)
+	if err != nil {
+		return plugin.Unknownf("cannot look for stuck tasks: %v", err)
+	}
 	now := memory{Hung: hungTasks(l)}
 	var counted string // what the kernel counted since the last look
 	if last.Hung != nil && now.Hung != nil && *now.Hung > *last.Hung {
 		counted = fmt.Sprintf("kernel.hung_task_detect_count %d, was %d", *now.Hung, *last.Hung)
+		now.Grew = uptime.Seconds()
+	} else if uptime.Seconds()-last.Grew < c.age.Seconds() {
+		now.Grew = last.Grew
 	}
-	if least := leastLoad(c.age); load < least && counted == "" {
+	if least := leastLoad(c.age); load < least && now.Grew == 0 {
 		l.Remember(now)
 		return plugin.Verdict{
 			Message:      fmt.Sprintf("no task is stuck: load average %.2f, and one would make it %.2f", load, least),
@@ -83,15 +92,16 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 		}
 	}
 
-	asleep, scanned, err := blocked(ctx, l, last.Tasks)
+	asleep, scanned, err := blocked(ctx, l, uptime, last.Tasks)
 	if err != nil {
 		return plugin.Unknownf("cannot look for stuck tasks: %v", err)
 	}
+	now.Scanned = scanned
 	for _, t := range asleep[:min(len(asleep), maxRemembered)] {
 		now.Tasks = append(now.Tasks, t.sleep)
 	}
 	l.Remember(now)
-	return c.judge(l, asleep, scanned, counted)
+	return c.judge(l, asleep, last.Scanned, now, counted)
 }
 
 // hungTasks is how often the kernel has found a task in uninterruptible sleep
@@ -121,12 +131,23 @@ func leastLoad(d time.Duration) float64 {
 }
 
 // judge tells the tasks that are stuck from all that sleep uninterruptibly now.
-func (c *check) judge(l *plugin.Look, asleep []task, scanned bool, counted string) plugin.Verdict {
+// counted is not empty when the kernel has found some since the last look, which
+// knew all that slept then if scanned is true.
+func (c *check) judge(l *plugin.Look, asleep []task, scanned bool, now memory, counted string) plugin.Verdict {
+	// What the kernel may have meant need not wait for --age, but must have slept on since an earlier look: of what is
+	// first seen now nobody knows whether it has just begun.
+	meant := c.age
+	if now.Grew > 0 {
+		meant = min(c.age, hungTimeout(l)/2)
+	}
 	var stuck, beside []task // beside: kernel threads
 	young := 0               // or not seen before
 	for _, t := range asleep {
-		// A second is granted, for looks are not made at the tick of a clock. What the kernel has found hung need not wait.
-		if !t.seen || t.age+time.Second < c.age && counted == "" {
+		enough := c.age
+		if t.sleep.Since <= now.Grew {
+			enough = meant
+		}
+		if !t.seen || t.age+time.Second < enough { // a second is granted, for looks are not made at the tick of a clock
 			young++
 			continue
 		}
@@ -138,6 +159,9 @@ func (c *check) judge(l *plugin.Look, asleep []task, scanned bool, counted strin
 		default:
 			stuck = append(stuck, t)
 		}
+	}
+	if len(stuck) == 0 && counted != "" {
+		stuck, beside = beside, nil // then it is these that the kernel means
 	}
 	v := plugin.Verdict{Measurements: []plugin.Measurement{
 		{Name: "tasks_stuck", Value: float64(len(stuck)), Unit: "tasks"},
@@ -156,19 +180,35 @@ func (c *check) judge(l *plugin.Look, asleep []task, scanned bool, counted strin
 		}
 	case counted != "":
 		v.Status = plugin.Problem
-		v.Message, v.Details = kernelFound(l, asleep, counted)
-	case !scanned:
+		v.Message = "a task was stuck in uninterruptible sleep and is gone"
+		if young > 0 && !(scanned && now.Scanned) {
+			v.Message = "a task was stuck in uninterruptible sleep; if it still is, the next look names it"
+		}
+		v.Message += ": " + counted + "; dmesg has it"
+		v.Suspicion = counted // it has grown since a look that may be long ago, where nothing can be kept
+		v.Details = []string{"dmesg: \"blocked for more than\" has the task"}
+	case !now.Scanned:
 		return plugin.Unknownf("cannot look for stuck tasks: not all were read in time; raise --timeout")
 	default:
 		if young > 0 {
 			v.Suspicion = plugin.Count(young, "task") + " in uninterruptible sleep"
 		}
-		v.Message = fmt.Sprintf("no task is stuck: %d sleep uninterruptibly now, none of them for %s", len(asleep), c.age)
+		v.Message = fmt.Sprintf("no task is stuck: %s in uninterruptible sleep now, none of them for %s", plugin.Count(len(asleep), "task"), c.age)
 		if len(beside) > 0 {
-			v.Message += fmt.Sprintf(" but %d kernel threads", len(beside))
+			v.Message += " but " + plugin.Count(len(beside), "kernel thread")
 		}
 	}
 	return v
+}
+
+// hungTimeout is for how long a task sleeps before the kernel counts it, or up
+// to twice as long (kernel/hung_task.c).
+func hungTimeout(l *plugin.Look) time.Duration {
+	seconds, ok, err := l.Host.ReadUint("/proc/sys/kernel/hung_task_timeout_secs")
+	if err != nil || !ok || seconds == 0 || seconds > 86400 {
+		return 2 * time.Minute // CONFIG_DEFAULT_HUNG_TASK_TIMEOUT
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 // blame names one task, a shim before others because its container is what
@@ -194,38 +234,12 @@ func blame(l *plugin.Look, stuck []task) (message string, details []string) {
 	for _, t := range stuck {
 		processes[t.pid] = true
 	}
-	return fmt.Sprintf("%d tasks of %d processes are stuck in uninterruptible sleep: %s", len(stuck), len(processes), details[0]), details
-}
-
-// kernelFound tells of a task that the kernel found hung, and that goes on by
-// now or cannot be told from others.
-func kernelFound(l *plugin.Look, asleep []task, counted string) (message string, details []string) {
-	message = "a task was stuck in uninterruptible sleep since the last look: " + counted
-	for _, t := range asleep {
-		if !t.sleepsOn() {
-			continue
-		}
-		t.inspect(l)
-		if !t.harmless() && !t.idlesInKernel(l.Host) {
-			details = append(details, t.describe(l))
-		}
-		if len(details) == 10 {
-			break
-		}
-	}
-	if len(details) == 0 {
-		return message + "; none sleeps so now, see dmesg", []string{"dmesg: \"blocked for more than\" has the task"}
-	}
-	return fmt.Sprintf("%s; %d sleep so now: %s", message, len(details), details[0]), details
+	return fmt.Sprintf("%d tasks of %s are stuck in uninterruptible sleep: %s", len(stuck), plugin.Count(len(processes), "process"), details[0]), details
 }
 
 // blocked returns the tasks in uninterruptible sleep, those that sleep longest
 // first, and whether all were read in time.
-func blocked(ctx context.Context, l *plugin.Look, last []sleep) (asleep []task, all bool, err error) {
-	uptime, err := procfs.Uptime(l.Host)
-	if err != nil {
-		return nil, false, err
-	}
+func blocked(ctx context.Context, l *plugin.Look, uptime time.Duration, last []sleep) (asleep []task, all bool, err error) {
 	known := map[int]sleep{}
 	for _, s := range last {
 		known[s.TID] = s

@@ -94,16 +94,16 @@ func TestStuck(t *testing.T) {
 		status plugin.Status
 		words  string
 	}{
-		"none":                      {[]hosttest.Tree{node(5000), node(5060)}, plugin.OK, "no task is stuck: 0 sleep uninterruptibly now, none of them for 2m0s"},
-		"seen once":                 {[]hosttest.Tree{with(node(5000), d(700))}, plugin.OK, "1 sleep uninterruptibly now"},
-		"a minute":                  {[]hosttest.Tree{with(node(5000), d(700)), with(node(5060), d(700))}, plugin.OK, "1 sleep uninterruptibly now"},
+		"none":                      {[]hosttest.Tree{node(5000), node(5060)}, plugin.OK, "no task is stuck: 0 tasks in uninterruptible sleep now, none of them for 2m0s"},
+		"seen once":                 {[]hosttest.Tree{with(node(5000), d(700))}, plugin.OK, "1 task in uninterruptible sleep now"},
+		"a minute":                  {[]hosttest.Tree{with(node(5000), d(700)), with(node(5060), d(700))}, plugin.OK, "1 task in uninterruptible sleep now"},
 		"two minutes":               {[]hosttest.Tree{with(node(5000), d(700)), with(node(5060), d(700)), with(node(5120), d(700))}, plugin.Problem, "a task is stuck in uninterruptible sleep: dd (pid 700) for 2m0s in percpu_rwsem_wait"},
 		"a second short":            {[]hosttest.Tree{with(node(5000), d(700)), with(node(5119), d(700))}, plugin.Problem, "for 1m59s in percpu_rwsem_wait"},
-		"two seconds short":         {[]hosttest.Tree{with(node(5000), d(700)), with(node(5118), d(700))}, plugin.OK, "1 sleep uninterruptibly now"},
-		"went on":                   {[]hosttest.Tree{with(node(5000), d(700)), with(node(5060), asleep(700, "dd", "percpu_rwsem_wait", 8)), with(node(5120), asleep(700, "dd", "percpu_rwsem_wait", 8))}, plugin.OK, "1 sleep uninterruptibly now"},
-		"woken and asleep again":    {[]hosttest.Tree{with(node(5000), d(700)), node(5060), with(node(5120), d(700))}, plugin.OK, "1 sleep uninterruptibly now"},
-		"ended":                     {[]hosttest.Tree{with(node(5000), d(700)), node(5120)}, plugin.OK, "0 sleep uninterruptibly now"},
-		"another of the same pid":   {[]hosttest.Tree{with(node(5000), d(700)), with(node(5120), d(700), hosttest.Tree{"proc/700/stat": strings.Replace(stat(700, "dd", 'D', 1, 1), " 900 ", " 512000 ", 1)})}, plugin.OK, "1 sleep uninterruptibly now"},
+		"two seconds short":         {[]hosttest.Tree{with(node(5000), d(700)), with(node(5118), d(700))}, plugin.OK, "1 task in uninterruptible sleep now"},
+		"went on":                   {[]hosttest.Tree{with(node(5000), d(700)), with(node(5060), asleep(700, "dd", "percpu_rwsem_wait", 8)), with(node(5120), asleep(700, "dd", "percpu_rwsem_wait", 8))}, plugin.OK, "1 task in uninterruptible sleep now"},
+		"woken and asleep again":    {[]hosttest.Tree{with(node(5000), d(700)), node(5060), with(node(5120), d(700))}, plugin.OK, "1 task in uninterruptible sleep now"},
+		"ended":                     {[]hosttest.Tree{with(node(5000), d(700)), node(5120)}, plugin.OK, "0 tasks in uninterruptible sleep now"},
+		"another of the same pid":   {[]hosttest.Tree{with(node(5000), d(700)), with(node(5120), d(700), hosttest.Tree{"proc/700/stat": strings.Replace(stat(700, "dd", 'D', 1, 1), " 900 ", " 512000 ", 1)})}, plugin.OK, "1 task in uninterruptible sleep now"},
 		"load of a stuck task only": {[]hosttest.Tree{with(node(5000), d(700)), with(node(5120), d(700), hosttest.Tree{"proc/loadavg": "0.84 0.40 0.20 2/744 1\n"})}, plugin.Problem, "dd (pid 700)"},
 		"no load":                   {[]hosttest.Tree{with(node(5000), d(700)), with(node(5120), d(700), hosttest.Tree{"proc/loadavg": "0.82 0.40 0.20 2/744 1\n"})}, plugin.OK, "load average 0.82, and one would make it 0.83"},
 		"many":                      {[]hosttest.Tree{with(node(5000), d(700), d(701)), with(node(5060), d(700), d(701), d(702)), with(node(5120), d(700), d(701), d(702))}, plugin.Problem, "2 tasks of 2 processes are stuck in uninterruptible sleep: dd (pid 70"},
@@ -148,7 +148,7 @@ func TestLookAlikes(t *testing.T) {
 	}{
 		"frozen, Linux 6.0 and before": {[]hosttest.Tree{asleep(700, "sleep", "__refrigerator", 7)}, plugin.OK, "none of them for 2m"},
 		"frozen, wchan not readable":   {[]hosttest.Tree{asleep(700, "sleep", "0", 7), {"proc/700/task/700/stack": "[<0>] __refrigerator+0xac/0xd0\n[<0>] get_signal+0x5c0/0x840\n"}}, plugin.OK, ""},
-		"frozen where it slept":        {[]hosttest.Tree{asleep(700, "sleep", "hrtimer_nanosleep", 7), inFreezer("FROZEN")}, plugin.OK, "1 sleep uninterruptibly now"},
+		"frozen where it slept":        {[]hosttest.Tree{asleep(700, "sleep", "hrtimer_nanosleep", 7), inFreezer("FROZEN")}, plugin.OK, "1 task in uninterruptible sleep now"},
 		"what the freezer waits for":   {[]hosttest.Tree{asleep(700, "dd", "percpu_rwsem_wait", 7), inFreezer("FREEZING")}, plugin.Problem, "dd (pid 700)"},
 		"thawed":                       {[]hosttest.Tree{asleep(700, "dd", "percpu_rwsem_wait", 7), inFreezer("THAWED")}, plugin.Problem, "dd (pid 700)"},
 		"vfork, 3.10":                  {[]hosttest.Tree{asleep(700, "make", "do_fork", 7)}, plugin.OK, ""},
@@ -157,10 +157,10 @@ func TestLookAlikes(t *testing.T) {
 		"waits for a core dump":        {[]hosttest.Tree{dumping("do_exit", 1)}, plugin.OK, ""},
 		"hangs while it dumps":         {[]hosttest.Tree{dumping("percpu_rwsem_wait", 1)}, plugin.Problem, "java (pid 700)"},
 		"hangs while it ends":          {[]hosttest.Tree{dumping("do_exit", 0)}, plugin.Problem, "java (pid 700)"},
-		"a kernel thread":              {[]hosttest.Tree{kernelThread("vchiq-slot/0")}, plugin.OK, "none of them for 2m0s but 1 kernel threads"},
+		"a kernel thread":              {[]hosttest.Tree{kernelThread("vchiq-slot/0")}, plugin.OK, "none of them for 2m0s but 1 kernel thread"},
 		"a worker of the kernel":       {[]hosttest.Tree{kernelThread("kworker/u4:2+flush-8:0")}, plugin.Problem, "kworker/u4:2+f.. (pid 60)"},
 		"of that name":                 {[]hosttest.Tree{asleep(700, "vchiq-slot/0", "md_thread", 7)}, plugin.Problem, "vchiq-slot/0 (pid 700)"},
-		"no status":                    {[]hosttest.Tree{asleep(700, "dd", "x", 7), {"proc/700/task/700/status": "Name:\tdd\n"}}, plugin.OK, "0 sleep uninterruptibly now"},
+		"no status":                    {[]hosttest.Tree{asleep(700, "dd", "x", 7), {"proc/700/task/700/status": "Name:\tdd\n"}}, plugin.OK, "0 tasks in uninterruptible sleep now"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			plugintest.Want(t, twice(t, tt.files...), tt.status, tt.words)
@@ -171,7 +171,9 @@ func TestLookAlikes(t *testing.T) {
 func TestMounts(t *testing.T) {
 	const fuse = "90 27 0:45 / /mnt/s3\\040data rw - fuse.s3fs bucket rw\n"
 	const other = "91 27 0:46 / /mnt/ssh rw - fuse.sshfs host: rw\n"
-	const nfs = "92 27 0:47 / /var/lib/kubelet/pods/x/volumes/nfs rw - nfs4 10.0.0.1:/export rw,hard\n"
+	const nfs = "92 27 0:47 / /var/lib/kubelet/pods/" + uid + "/volumes/kubernetes.io~nfs/export rw - nfs4 10.0.0.1:/export rw,hard\n"
+	const csi = "93 27 0:48 / /var/lib/kubelet/pods/" + uid + "/volumes/kubernetes.io~csi/s3-data/mount rw - fuse.s3fs bucket rw\n"
+	const subPath = "93 27 0:48 / /data/k/pods/" + uid + "/volume-subpaths/s3-data/web/0 rw - fuse.s3fs bucket rw\n"
 	stacks := map[string]string{
 		"FUSE": "[<0>] request_wait_answer+0x1a0/0x250\n[<0>] fuse_simple_request+0x1/0x2\n[<0>] fuse_statfs+0xd0/0x150\n",
 		"NFS":  "[<0>] rpc_wait_bit_killable+0x1a/0xb0\n[<0>] __rpc_execute+0xf1/0x3f0\n[<0>] nfs4_proc_getattr+0x1/0x2\n",
@@ -182,14 +184,16 @@ func TestMounts(t *testing.T) {
 		more          hosttest.Tree
 		words, not    string
 	}{
-		"the only one":         {"FUSE", fuse + nfs, nil, "umount (pid 700) for 2m0s in request_wait_answer, mount /mnt/s3 data (fuse.s3fs)", "nfs"},
+		"the only one":         {"FUSE", fuse + nfs, nil, "umount (pid 700) for 2m0s in fuse_statfs (request_wait_answer), on /mnt/s3 data (fuse.s3fs)", "nfs"},
 		"one of two":           {"FUSE", fuse + other, nil, "one of 2 FUSE mounts: /mnt/s3 data (fuse.s3fs), /mnt/ssh (fuse.sshfs)", ""},
-		"the one with waiters": {"FUSE", fuse + other, hosttest.Tree{"sys/fs/fuse/connections/45/waiting": "0\n", "sys/fs/fuse/connections/46/waiting": "3\n"}, ", mount /mnt/ssh (fuse.sshfs)", "s3fs"},
+		"the one with waiters": {"FUSE", fuse + other, hosttest.Tree{"sys/fs/fuse/connections/45/waiting": "0\n", "sys/fs/fuse/connections/46/waiting": "3\n"}, ", on /mnt/ssh (fuse.sshfs)", "s3fs"},
 		"nobody waits":         {"FUSE", fuse + other, hosttest.Tree{"sys/fs/fuse/connections/45/waiting": "0\n", "sys/fs/fuse/connections/46/waiting": "0\n"}, "one of 2 FUSE mounts", ""},
-		"NFS":                  {"NFS", fuse + nfs, nil, ", mount /var/lib/kubelet/pods/x/volumes/nfs (nfs4)", "s3fs"},
-		"gone":                 {"NFS", fuse, nil, ", a mount of type NFS", "s3fs"},
+		"NFS":                  {"NFS", fuse + nfs, nil, ", on volume export of pod shop/cart-0 (nfs4)", "s3fs"},
+		"a volume":             {"FUSE", csi, nil, ", on volume s3-data of pod shop/cart-0 (fuse.s3fs)", ""},
+		"a subpath":            {"FUSE", subPath, nil, ", on volume s3-data of pod shop/cart-0 (fuse.s3fs)", ""},
+		"gone":                 {"NFS", fuse, nil, ", on a mount of type NFS", "s3fs"},
 		"of a disk":            {"ext4", fuse + nfs, nil, "umount (pid 700) for 2m0s in request_wait_answer", "mount /"},
-		"no stack":             {"", fuse + nfs, nil, ", mount /mnt/s3 data (fuse.s3fs)", ""},
+		"no stack":             {"", fuse + nfs, nil, ", on /mnt/s3 data (fuse.s3fs)", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			wchan := "request_wait_answer"
@@ -216,7 +220,7 @@ func TestShim(t *testing.T) {
 		files []hosttest.Tree
 		words string
 	}{
-		"containerd":             {"containerd-shim", []hosttest.Tree{cwd(bundle), spec, rootfs}, "containerd-shim (pid 700) for 2m0s in d_wait: container 3f8a1c5e7d9b of pod shop/cart-0 cannot be deleted, mount rootfs (overlay)"},
+		"containerd":             {"containerd-shim", []hosttest.Tree{cwd(bundle), spec, rootfs}, "containerd-shim (pid 700) for 2m0s in d_wait: container 3f8a1c5e7d9b of pod shop/cart-0 cannot be deleted, on rootfs (overlay)"},
 		"without its config":     {"containerd-shim", []hosttest.Tree{cwd(bundle)}, ": container 3f8a1c5e7d9b cannot be deleted"},
 		"config of another":      {"containerd-shim", []hosttest.Tree{cwd(bundle), {bundle[1:] + "/config.json": "\x00"}}, ": container 3f8a1c5e7d9b cannot be deleted"},
 		"not where it should be": {"containerd-shim", []hosttest.Tree{cwd("/mnt/dead/" + id)}, ": its container cannot be deleted"},
@@ -240,17 +244,25 @@ func TestCountedByKernel(t *testing.T) {
 	}
 	d := asleep(700, "dd", "percpu_rwsem_wait", 7)
 	busy := hosttest.Tree{"proc/loadavg": "2.00 0.20 0.20 1/744 1\n"}
+	frozen := asleep(701, "java", "__refrigerator", 7)
+	thread := with(asleep(60, "jbd2/vda1-8", "jbd2_log_wait_commit", 7), hosttest.Tree{"proc/60/stat": stat(60, "jbd2/vda1-8", 'D', 2, 1)})
 	for name, tt := range map[string]struct {
 		trees  []hosttest.Tree
 		status plugin.Status
 		words  string
 	}{
 		"not more":         {[]hosttest.Tree{with(node(5000), count(3)), with(node(5060), count(3), d)}, plugin.OK, "load average 0.10"},
-		"more, none there": {[]hosttest.Tree{with(node(5000), count(3)), with(node(5060), count(5))}, plugin.Problem, "a task was stuck in uninterruptible sleep since the last look: kernel.hung_task_detect_count 5, was 3; none sleeps so now, see dmesg"},
-		"more, one there":  {[]hosttest.Tree{with(node(5000), count(3)), with(node(5060), count(4), d)}, plugin.Problem, "kernel.hung_task_detect_count 4, was 3; 1 sleep so now: dd (pid 700) for 0s in percpu_rwsem_wait"},
-		"more, one frozen": {[]hosttest.Tree{with(node(5000), count(3)), with(node(5060), count(4), asleep(701, "java", "__refrigerator", 7))}, plugin.Problem, "; none sleeps so now, see dmesg"},
+		"more, none there": {[]hosttest.Tree{with(node(5000), count(3)), with(node(5060), count(5))}, plugin.Problem, "a task was stuck in uninterruptible sleep and is gone: kernel.hung_task_detect_count 5, was 3; dmesg has it"},
+		"more, an innocent one there": {[]hosttest.Tree{with(node(5000), count(3), busy), with(node(5060), count(4), d)}, plugin.Problem,
+			"a task was stuck in uninterruptible sleep and is gone: kernel.hung_task_detect_count 4, was 3"},
+		"more, one there that nobody looked for": {[]hosttest.Tree{with(node(5000), count(3)), with(node(5060), count(4), d)}, plugin.Problem,
+			"a task was stuck in uninterruptible sleep; if it still is, the next look names it: kernel.hung_task_detect_count 4, was 3"},
 		"more, one that was there": {[]hosttest.Tree{with(node(5000), count(3), d, busy), with(node(5060), count(4), d)}, plugin.Problem,
 			"a task is stuck in uninterruptible sleep: dd (pid 700) for 1m0s in percpu_rwsem_wait; kernel.hung_task_detect_count 4, was 3"},
+		"more, one that was there for a moment": {[]hosttest.Tree{with(node(5000), count(3), d, busy), with(node(5010), count(4), d)}, plugin.Problem, "is gone: kernel"},
+		"more, one frozen":                      {[]hosttest.Tree{with(node(5000), count(3), frozen, busy), with(node(5060), count(4), frozen)}, plugin.Problem, "is gone: kernel"},
+		"more, a kernel thread": {[]hosttest.Tree{with(node(5000), count(3), thread, busy), with(node(5060), count(4), thread)}, plugin.Problem,
+			"a task is stuck in uninterruptible sleep: jbd2/vda1-8 (pid 60) for 1m0s in jbd2_log_wait_commit; kernel"},
 		"first look": {[]hosttest.Tree{with(node(5000), count(3))}, plugin.OK, "load average 0.10"},
 		"new kernel": {[]hosttest.Tree{with(node(5000), count(3)), with(node(5060), hosttest.Tree{"proc/loadavg": "0.10 0.20 0.20 1/744 1\n"})}, plugin.OK, "load average 0.10"},
 		"broken":     {[]hosttest.Tree{with(node(5000), count(3)), with(node(5060), count(4), hosttest.Tree{"proc/sys/kernel/hung_task_detect_count": "many\n"})}, plugin.OK, "load average 0.10"},
@@ -258,6 +270,35 @@ func TestCountedByKernel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			plugintest.Want(t, looks(t, &check{age: 2 * time.Minute}, tt.trees...), tt.status, tt.words)
 		})
+	}
+}
+
+// The look after the one that saw the count grow names the task, if it sleeps on, and the condition stays.
+func TestCountedByKernelSleepsOn(t *testing.T) {
+	count := func(n int) hosttest.Tree {
+		return hosttest.Tree{"proc/sys/kernel/hung_task_detect_count": fmt.Sprintf("%d\n", n), "proc/loadavg": "0.10 0.20 0.20 1/744 1\n"}
+	}
+	d, late := asleep(700, "dd", "percpu_rwsem_wait", 7), asleep(701, "rsync", "io_schedule", 7)
+	c := &check{age: 5 * time.Minute}
+	l := plugintest.Look(t, with(node(5000), count(3)).Open(t))
+	plugintest.Want(t, c.look(context.Background(), l), plugin.OK)
+	for _, look := range []struct {
+		uptime int
+		status plugin.Status
+		words  string
+	}{
+		{5060, plugin.Problem, "if it still is, the next look names it"},
+		{5120, plugin.Problem, "a task is stuck in uninterruptible sleep: dd (pid 700) for 1m0s in percpu_rwsem_wait"},
+		{5240, plugin.Problem, "a task is stuck in uninterruptible sleep: dd (pid 700) for 3m0s in percpu_rwsem_wait"}, // and not the one that fell asleep later
+		{5359, plugin.Problem, "a task is stuck in uninterruptible sleep: dd (pid 700) for 4m59s in percpu_rwsem_wait"},
+	} {
+		tree := with(node(look.uptime), count(4), d)
+		if look.uptime > 5060 {
+			with(tree, late)
+		}
+		l = l.Next()
+		l.Host = tree.Open(t)
+		plugintest.Want(t, c.look(context.Background(), l), look.status, look.words)
 	}
 }
 
@@ -395,7 +436,7 @@ func TestCaptured(t *testing.T) {
 			c := &check{age: time.Second}
 			plugintest.Want(t, c.look(context.Background(), l), plugin.OK)
 			v := c.look(context.Background(), l.Next())
-			plugintest.Want(t, v, plugin.Problem, fmt.Sprintf("a task is stuck in uninterruptible sleep: mysqld (pid %d) of pod 3f6c1a52-8d0e-4b7f-9a61-5c2e7d904b13 for 0s in percpu_rwsem_wait", pid))
+			plugintest.Want(t, v, plugin.Problem, fmt.Sprintf("a task is stuck in uninterruptible sleep: mysqld (pid %d) of pod 3f6c1a52-8d0e-4b7f-9a61-5c2e7d904b13 for 0s in mnt_want_write (percpu_rwsem_wait)", pid))
 		})
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"npd-plugins/internal/containerd"
-	"npd-plugins/internal/host"
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/procfs"
 )
@@ -36,12 +35,12 @@ func (t *task) mount(l *plugin.Look) string {
 		if !t.called(r.prefixes) {
 			continue
 		}
-		mounts, total := r.mounts(l.Host)
+		mounts, total := r.mounts(l)
 		switch {
 		case total == 0:
 			return "a mount of type " + r.kind
 		case total == 1:
-			return "mount " + mounts
+			return mounts
 		}
 		return fmt.Sprintf("one of %d %s mounts: %s", total, r.kind, mounts)
 	}
@@ -49,7 +48,7 @@ func (t *task) mount(l *plugin.Look) string {
 		point := ""
 		procfs.EachMount(l.Host, func(m procfs.Mount) bool {
 			if strings.HasPrefix(m.Point, bundle+"/") {
-				point = fmt.Sprintf("mount %s (%s)", plugin.Safe(strings.TrimPrefix(m.Point, bundle+"/"), 80), plugin.Safe(m.Type, 20))
+				point = fmt.Sprintf("%s (%s)", plugin.Safe(strings.TrimPrefix(m.Point, bundle+"/"), 80), plugin.Safe(m.Type, 20))
 			}
 			return point == ""
 		})
@@ -66,15 +65,15 @@ func (t *task) called(prefixes []string) bool {
 
 // mounts names up to three mounts of the kind on the node, and counts all. Of
 // FUSE only those count for which requests wait, where the kernel tells.
-func (r remote) mounts(h *host.Root) (names string, total int) {
+func (r remote) mounts(l *plugin.Look) (names string, total int) {
 	var waiting, silent []string
-	procfs.EachMount(h, func(m procfs.Mount) bool {
+	procfs.EachMount(l.Host, func(m procfs.Mount) bool {
 		if kind, _, _ := strings.Cut(m.Type, "."); !slices.Contains(r.types, kind) {
 			return true
 		}
-		name := fmt.Sprintf("%s (%s)", plugin.Safe(m.Point, 80), plugin.Safe(m.Type, 20))
+		name := fmt.Sprintf("%s (%s)", l.Mount(m.Point), plugin.Safe(m.Type, 20))
 		// The connection is named for the device number (fs/fuse/control.c).
-		requests, _, err := h.ReadUint(fmt.Sprintf("/sys/fs/fuse/connections/%d/waiting", m.Minor))
+		requests, _, err := l.Host.ReadUint(fmt.Sprintf("/sys/fs/fuse/connections/%d/waiting", m.Minor))
 		if err == nil && requests == 0 {
 			silent = append(silent, name)
 		} else {

@@ -35,13 +35,6 @@ func (t *task) inspect(l *plugin.Look) {
 	t.frozen = waits.Of(l.Host, t.process, t.State).Frozen
 }
 
-// sleepsOn says whether the task is still in the sleep in which it was found.
-// Many end within the time of a look.
-func (t *task) sleepsOn() bool {
-	now, err := t.process.Sleep()
-	return err == nil && now.Switches == t.sleep.Switches
-}
-
 // harmless says whether the task waits for what is allowed to take long: the
 // thaw of its cgroup, the child that it made with vfork, or the core dump that
 // another thread of its process writes.
@@ -73,7 +66,7 @@ func (t *task) isShim() bool {
 	return strings.HasPrefix(t.Comm, "containerd-shim") || strings.HasPrefix(t.Comm, "conmon")
 }
 
-// describe names the task, how long it has been seen asleep, where, and behind
+// describe names the task, how long it has been seen asleep, in what, and behind
 // which mount.
 func (t *task) describe(l *plugin.Look) string {
 	text := l.Process(t.pid)
@@ -81,14 +74,18 @@ func (t *task) describe(l *plugin.Look) string {
 		text += fmt.Sprintf(" thread %d", t.PID)
 	}
 	text += " for " + t.age.Truncate(time.Second).String()
-	if t.waits != "" {
+	operation := procfs.Operation(t.stack)
+	switch {
+	case operation != "" && operation != t.waits:
+		text += fmt.Sprintf(" in %s (%s)", plugin.Safe(operation, 40), plugin.Safe(t.waits, 40))
+	case t.waits != "":
 		text += " in " + plugin.Safe(t.waits, 40)
 	}
 	if t.isShim() {
 		text += ": " + t.container(l) + " cannot be deleted"
 	}
 	if mount := t.mount(l); mount != "" {
-		text += ", " + mount
+		text += ", on " + mount
 	}
 	return text
 }
