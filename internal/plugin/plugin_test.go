@@ -126,7 +126,7 @@ func TestSafe(t *testing.T) {
 func TestCount(t *testing.T) {
 	for want, got := range map[string]string{
 		"0 tasks": Count(0, "task"), "1 task": Count(1, "task"), "2 tasks": Count(2, "task"),
-		"1 process": Count(1, "process"), "2 processes": Count(2, "process"), "1 entry": Count(1, "entry"), "3 entries": Count(3, "entry"),
+		"1 process": Count(1, "process"), "2 processes": Count(2, "process"), "1 entry": Count(1, "entry"), "3 entries": Count(3, "entry"), "2 sandboxes": Count(2, "sandbox"),
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -98,7 +98,7 @@ func (v Verdict) unkept(why error) Verdict {
 func Count(n int, thing string) string {
 	switch {
 	case n == 1:
-	case strings.HasSuffix(thing, "s"):
+	case strings.HasSuffix(thing, "s"), strings.HasSuffix(thing, "x"):
 		thing += "es"
 	case strings.HasSuffix(thing, "y"):
 		thing = strings.TrimSuffix(thing, "y") + "ies"

@@ -188,10 +188,10 @@ func count(records []leftover) string {
 	}
 	var parts []string
 	if sandboxes > 0 {
-		parts = append(parts, fmt.Sprintf("%d dead sandboxes", sandboxes))
+		parts = append(parts, plugin.Count(sandboxes, "dead sandbox"))
 	}
 	if n := len(records) - sandboxes; n > 0 {
-		parts = append(parts, fmt.Sprintf("%d dead containers", n))
+		parts = append(parts, plugin.Count(n, "dead container"))
 	}
 	return strings.Join(parts, " and ")
 }
@@ -254,7 +254,7 @@ func withPods(message string, pods []*owner, records int) string {
 	told := ""
 	for i, o := range pods[:culprits] {
 		name := o.name(60)
-		more := fmt.Sprintf(" and %d more pods", len(pods)-i-1)
+		more := " and " + plugin.Count(len(pods)-i-1, "more pod")
 		if i == len(pods)-1 {
 			more = ""
 		}

@@ -10,6 +10,7 @@ import (
 
 	"npd-plugins/internal/cri"
 	"npd-plugins/internal/host"
+	"npd-plugins/internal/plugin"
 )
 
 const (
@@ -92,7 +93,7 @@ func teardown(ctx context.Context, h *host.Root, client *cri.Client, stuck []*sa
 			left = max(left, min(len(namesLike(h, last))-ready, len(stuck)))
 			atLeast = "at least "
 		}
-		return fmt.Sprintf("network teardown fails: %s%d namespaces left in %s", atLeast, left, netnsDir)
+		return fmt.Sprintf("network teardown fails: %s%s left in %s", atLeast, plugin.Count(left, "namespace"), netnsDir)
 	}
 	for _, s := range stuck {
 		if results[s.id] {

@@ -38,7 +38,7 @@ func (c *check) describe(ctx context.Context, l *plugin.Look, stalled []download
 		message += fmt.Sprintf("; others that advance: %d", advance)
 	}
 	if len(asked) > 1 {
-		message += fmt.Sprintf("; kubelet has %d images to pull: %s", len(asked), plugin.Safe(strings.Join(asked, ", "), 4*plugin.MaxMessage))
+		message += fmt.Sprintf("; kubelet has %s to pull: %s", plugin.Count(len(asked), "image"), plugin.Safe(strings.Join(asked, ", "), 4*plugin.MaxMessage))
 		details = append(details, "kubelet has to pull "+strings.Join(asked, ", "))
 	}
 	return message, details

@@ -73,7 +73,7 @@ func judge(ctx context.Context, l *plugin.Look, size int) plugin.Verdict {
 		l.Log.Warnf("cannot name the holders of pipes: %v", err)
 	}
 	for i, h := range holders {
-		line := fmt.Sprintf("%s holds %d pipes", l.Process(h.PID), h.Held)
+		line := fmt.Sprintf("%s holds %s", l.Process(h.PID), plugin.Count(h.Held, "pipe"))
 		if i == 0 {
 			v.Message += "; " + line
 		}

@@ -101,7 +101,7 @@ func blame(l *plugin.Look, owned map[int]int, stay int) (message string, details
 		return cmp.Or(cmp.Compare(owned[b], owned[a]), cmp.Compare(a, b))
 	})
 	for _, pid := range pids[:min(len(pids), 10)] {
-		details = append(details, fmt.Sprintf("%s owns %d zombies", l.Process(pid), owned[pid]))
+		details = append(details, fmt.Sprintf("%s owns %s", l.Process(pid), plugin.Count(owned[pid], "zombie")))
 	}
 	message = fmt.Sprintf("%d zombies stay unreaped; ", stay)
 	if !plugin.IsCulprit(float64(owned[pids[0]]), float64(stay)) {
