@@ -171,6 +171,9 @@ func writeJSON(t *testing.T, path string, v any) {
 }
 
 func TestRuncInitStuck(t *testing.T) {
+	if !lab.InPIDNamespace(t, binaries) {
+		return
+	}
 	b := newBundle(t)
 	var noContainers lab.FakeCRI
 	check := watch(t, "runc-init", "--age", "1s", "--cri-endpoint", noContainers.Serve(t))
@@ -192,6 +195,9 @@ func TestRuncInitStuck(t *testing.T) {
 }
 
 func TestRuncInitWaitsForStart(t *testing.T) {
+	if !lab.InPIDNamespace(t, binaries) {
+		return
+	}
 	b := newBundle(t)
 	var noContainers lab.FakeCRI
 	endpoint := noContainers.Serve(t)
@@ -218,7 +224,9 @@ func TestRuncInitWaitsForStart(t *testing.T) {
 // The same through containerd, which knows the pod's name.
 func TestRuncInitStuckInPod(t *testing.T) {
 	notInGuest(t)
-	lab.NeedRoot(t)
+	if !lab.InPIDNamespace(t, binaries) {
+		return
+	}
 	containerd := lab.StartContainerd(t, binaries, lab.ContainerdConfig{Runtimes: map[string]string{"rc93": lab.RuncRC93(t)}})
 	profile := filepath.Join(t.TempDir(), "seccomp.json")
 	writeJSON(t, profile, bigSeccompProfile())
