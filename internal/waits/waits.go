@@ -2,6 +2,7 @@
 package waits
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -17,7 +18,7 @@ type Reason struct {
 	State  byte   // as /proc/PID/stat has it
 	Frozen bool   // by the freezer of cgroups
 	Group  string // that is frozen, "" when the cgroups of the host cannot be read
-	In     string // the kernel function in which it sleeps, "" when it runs or the reader may not know
+	In     string // the kernel function in which it sleeps, "" when it runs or the reader may not know; in state D the operation, not the lock
 }
 
 // Of looks at a task that stat shows in that state.
@@ -27,6 +28,9 @@ func Of(h *host.Root, p procfs.Process, state byte) Reason {
 		r.Group = cgroup.Frozen(h, file)
 	}
 	r.Frozen = r.Group != "" || inFreezer(r.In) && (state != 'D' || r.In == "__refrigerator")
+	if state == 'D' && !r.Frozen {
+		r.In = cmp.Or(procfs.Operation(append([]string{r.In}, p.Stack()...)), r.In)
+	}
 	return r
 }
 

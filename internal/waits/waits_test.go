@@ -50,3 +50,11 @@ func TestOf(t *testing.T) {
 		}
 	}
 }
+
+// Of a task in state D the operation is told that it is in, and not the lock.
+func TestOperation(t *testing.T) {
+	h := hosttest.Tree{"proc/7/wchan": "rwsem_down_read_slowpath", "proc/7/stack": "[<0>] rwsem_down_read_slowpath+0x1/0x2\n[<0>] down_read_killable+0x1/0x2\n[<0>] copy_net_ns+0x1/0x2\n"}.Open(t)
+	if r := Of(h, procfs.Of(h, 7), 'D'); r.String() != "is in uninterruptible sleep in copy_net_ns (state D)" {
+		t.Errorf("%q", r)
+	}
+}

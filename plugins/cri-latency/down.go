@@ -115,7 +115,7 @@ func heldShim(ctx context.Context, l *plugin.Look) string {
 		return ctx.Err() == nil
 	})
 	if held > 1 {
-		text += fmt.Sprintf(", and %d more shims", held-1)
+		text += ", and " + plugin.Count(held-1, "more shim")
 	}
 	return text
 }

@@ -72,7 +72,7 @@ func TestDown(t *testing.T) {
 		{"hangs in its start behind a shim", trees(running, old, nowhere, shim(900, 'T'), shim(901, 'S')), "", "activating/start", 0, 66 * time.Minute, plugin.Problem,
 			[]string{"container runtime does not start: containerd (pid 812) has run for 1h6m0s and listens nowhere; containerd-shim (pid 900) of pod production/web-7d9c5b8f6d-x2x7k is stopped (state T); containerd.service is activating"}},
 		{"hangs in a restart", trees(running, old, nowhere, shim(900, 'T'), shim(901, 'T')), containerdSocket, "", 0, 0, plugin.Problem,
-			[]string{"does not start: ", "containerd-shim (pid 90", "is stopped (state T), and 1 more shims"}},
+			[]string{"does not start: ", "containerd-shim (pid 90", "is stopped (state T), and 1 more shim"}},
 		{"hangs for itself", trees(running, old, listening(812, "/var/run/nri/nri.sock")), "", "", 0, 0, plugin.Problem,
 			[]string{"does not start: ", "; containerd (pid 812) is not stopped, it sleeps in futex_do_wait (state S)"}},
 		{"a shim in a pod", trees(running, old, nowhere, shim(900, 'T'), hosttest.Tree{"proc/900/cgroup": inPod["proc/812/cgroup"]}), "", "", 0, 0, plugin.Problem,

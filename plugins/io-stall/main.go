@@ -176,7 +176,7 @@ func loads(mounts []mount, last, now reading, elapsed time.Duration) []load {
 
 func (l load) String() string {
 	if l.hung > 0 {
-		return fmt.Sprintf("none of %d requests was completed in %s", l.hung, l.elapsed.Round(time.Second))
+		return fmt.Sprintf("none of %s was completed in %s", plugin.Count(int(l.hung), "request"), l.elapsed.Round(time.Second))
 	}
 	return fmt.Sprintf("%.0f requests a second, %s each, busy %.0f percent of %s", l.rate, l.wait.Round(time.Millisecond), l.busy, l.elapsed.Round(time.Second))
 }

@@ -74,7 +74,7 @@ func processes(ctx context.Context, l *plugin.Look) []string {
 	var told []string
 	for _, c := range plugin.Culprits(all, float64(total), maxWaiters) {
 		pid, _ := strconv.Atoi(c.Name)
-		told = append(told, fmt.Sprintf("%s, %.0f of %d blocked tasks", l.Process(pid), c.Amount, total))
+		told = append(told, fmt.Sprintf("%s, %.0f of %s", l.Process(pid), c.Amount, plugin.Count(total, "blocked task")))
 	}
 	return told
 }
