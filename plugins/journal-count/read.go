@@ -63,7 +63,10 @@ func onHost(h *host.Root, dirs []string) []string {
 // take counts an entry.
 func (c *check) take(t *tally, at time.Time, identifier, message []byte) {
 	t.entries++
-	message = bytes.TrimSpace(message)
+	message, counts := unwrap(bytes.TrimSpace(message))
+	if !counts {
+		return
+	}
 	if begin := c.patterns.find(message); begin >= 0 {
 		if t.lines == 0 {
 			t.first = at
