@@ -93,10 +93,27 @@ func (t target) apply(rule *rulefile.PluginRule) {
 		}
 	}
 	for _, arg := range rule.Args {
-		if identifiers, ok := strings.CutPrefix(arg, "--identifier="); ok {
-			rule.SetFlag("identifier", strings.Join(t.identifiers(strings.Split(identifiers, ",")), ","))
+		if list, ok := strings.CutPrefix(arg, "--identifier="); ok { // it counts lines
+			identifiers := strings.Split(list, ",")
+			files := t.filesBeside(identifiers)
+			rule.SetFlag("identifier", strings.Join(t.identifiers(identifiers), ","))
+			if files != nil {
+				rule.SetFlag("file", files...)
+			}
 		}
 	}
+}
+
+// filesBeside are the log files of kubelet, and of the runtime where identifiers are of runtimes, too.
+func (t target) filesBeside(identifiers []string) (files []string) {
+	kubelet, runtime := distribution.Identifiers()
+	withRuntime := slices.ContainsFunc(identifiers, func(one string) bool { return slices.Contains(runtime, one) && !slices.Contains(kubelet, one) })
+	for _, log := range t.Logs {
+		if log.File != "" && (log.Component == distribution.Kubelet || withRuntime) {
+			files = append(files, log.File)
+		}
+	}
+	return files
 }
 
 // identifiers are those that the distribution has, and those that belong to none.

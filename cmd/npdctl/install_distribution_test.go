@@ -161,6 +161,15 @@ func TestInstallIdentifiers(t *testing.T) {
 			}
 		}
 	}
+	const kubeletLog, containerdLog = "--file=/var/lib/rancher/rke2/agent/logs/kubelet.log", "--file=/var/lib/rancher/rke2/agent/containerd/containerd.log"
+	s.installs(dest, "--distribution", "rke2", "--enable", "journal-count-pleg,journal-count-task-fork")
+	for file, want := range map[string][]string{"pleg": {kubeletLog}, "task-fork": {kubeletLog, containerdLog}} {
+		args := must(npd.LoadCustom(dest + "/config/journal-count-" + file + ".json")).Rules[0].Args
+		got := slices.DeleteFunc(args, func(arg string) bool { return !strings.HasPrefix(arg, "--file=") })
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: files %q, want %q", file, got, want)
+		}
+	}
 	s.installs(dest, "--distribution", "k0s", "--enable", "journal-count-pleg", "--set", "journal-count-pleg.identifier=own")
 	if got := argument(must(npd.LoadCustom(dest + "/config/journal-count-pleg.json")).Rules[0].Args, "identifier"); got != "own" {
 		t.Errorf("--set gave %s", got)

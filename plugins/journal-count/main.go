@@ -24,6 +24,7 @@ type check struct {
 	window      time.Duration
 	maxEntries  int
 	journal     string
+	files       logFiles
 }
 
 func main() {
@@ -34,8 +35,9 @@ func main() {
 		Named:     (*string)(&c.condition),
 		Purpose: "What components of the node only write to their logs becomes a condition that clears by itself: Problem when --count lines of the --identifier " +
 			"match a --pattern within --window, until fewer are that young. What came and went between two looks is told for as long.\n" +
-			"Reads the journal's files itself, from the beginning of the window on, once for all patterns: without libsystemd, so that the binary is static.",
-		Reads: []string{"/run/log/journal, /var/log/journal/<machine-id>, or --journal", "/etc/machine-id"},
+			"Reads the journal's files itself, from the beginning of the window on, once for all patterns: without libsystemd, so that the binary is static.\n" +
+			"Where kubelet or the runtime writes a log file instead (k3s, rke2), --file has its lines count, too.",
+		Reads: []string{"/run/log/journal, /var/log/journal/<machine-id>, or --journal; the log files of --file", "/etc/machine-id, /etc/localtime"},
 		Needs: "the directories of the journal below --host-root, and the right to read them (root)",
 		LookAlikes: "fewer lines; lines of other identifiers, such as those in which node-problem-detector repeats what it saw; " +
 			"lines that were logged before the window",
@@ -56,6 +58,7 @@ func (c *check) flags(fs *flag.FlagSet) {
 	plugin.DurationVar(fs, &c.window, "window", 10*time.Minute, "only lines of the last `duration` count")
 	plugin.CountVar(fs, &c.maxEntries, "max-entries", 1_000_000, "at most this `number` of entries is read, of all identifiers; of a longer window the last part")
 	fs.StringVar(&c.journal, "journal", "", "`directory` with files of the journal, below --host-root, instead of the node's own two")
+	fs.Var(&c.files, "file", "log `file` on the node that kubelet or the runtime writes instead of logging to the journal; its lines count, too; may be repeated")
 }
 
 func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {

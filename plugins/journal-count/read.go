@@ -48,6 +48,9 @@ var errTooMany = errors.New("too many entries")
 func (c *check) read(ctx context.Context, l *plugin.Look, dirs []string) (*tally, error) {
 	t := &tally{dirs: onHost(l.Host, dirs)}
 	err := c.scan(ctx, l, dirs, t)
+	if err == nil {
+		err = c.scanFiles(ctx, l, t)
+	}
 	t.toEnd = t.stopped == nil
 	return t, err
 }
@@ -68,7 +71,7 @@ func (c *check) take(t *tally, at time.Time, identifier, message []byte) {
 		return
 	}
 	if begin := c.patterns.find(message); begin >= 0 {
-		if t.lines == 0 {
+		if t.lines == 0 || at.Before(t.first) {
 			t.first = at
 		}
 		t.lines++

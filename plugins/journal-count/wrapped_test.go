@@ -33,7 +33,7 @@ func TestK0s(t *testing.T) {
 				c.take(&whole, time.Now(), []byte("k0s"), []byte(inK0s(sample.Text, component)))
 				c.take(&other, time.Now(), []byte("k0s"), []byte(inK0s(sample.Text, "kube-apiserver")))
 				counted += plain.lines
-				if whole.lines != plain.lines || whole.cleared.IsZero() != plain.cleared.IsZero() || other.lines > 0 {
+				if whole.lines != plain.lines || other.lines > 0 {
 					t.Errorf("%s: %d lines, %d wrapped, %d of another component\n%s", name, plain.lines, whole.lines, other.lines, sample.Text)
 				}
 				if whole.lines > 0 && !bytes.Equal(whole.last().text, plain.last().text) {
@@ -44,12 +44,6 @@ func TestK0s(t *testing.T) {
 	}
 	if counted < 20 {
 		t.Errorf("only %d samples counted", counted)
-	}
-	c, _ := configured(t, "pleg") // the line that clears has quotes
-	var tl tally
-	c.take(&tl, time.Now(), []byte("k0s"), []byte(inK0s(`I1127 10:00:00.000000    1 kubelet_node_status.go:1] "Recording event message for node" node="node-1" event="NodeReady"`, "kubelet")))
-	if tl.cleared.IsZero() {
-		t.Error("NodeReady of k0s' kubelet clears nothing")
 	}
 }
 
