@@ -23,6 +23,7 @@ type condition struct {
 // advice is an entry of conditions.yaml, where the fields are explained.
 type advice struct {
 	Severity string `json:"severity"`
+	For      string `json:"for"`
 	Remedy   string `json:"remedy"`
 	Why      string `json:"why"`
 	Next     string `json:"next"`

@@ -33,8 +33,8 @@ type panel struct {
 
 type query struct{ expr, legend string }
 
-func panels() []panel {
-	const pod = `{pod=~"` + detectorPod + `",container!=""}`
+func (s settings) panels() []panel {
+	pod := `{pod=~"` + s.pods + `",container!=""}`
 	timeline := object{"showValue": "never", "mergeValues": true, "rowHeight": 0.9}
 	stateful := object{"mappings": []any{states}, "color": object{"mode": "thresholds"}}
 	one := func(expr string) []query { return []query{{expr, ""}} }
@@ -44,8 +44,7 @@ func panels() []panel {
 		{"Nodes on which a check cannot look", "", "stat", "none", 6, 0, 6, 4,
 			one(`count(max by (node) (kube_node_status_condition{node=~"$node",condition=~"$condition",status="unknown"}) == 1) or vector(0)`), nil, nil},
 		{"Nodes without node-problem-detector", "", "stat", "none", 12, 0, 6, 4,
-			one(`count(max by (node) (kube_node_info) unless on (node) max by (node) ((max by (namespace, pod) (kube_pod_status_ready{pod=~"` + detectorPod + `",condition="true"}) == 1)` +
-				` * on (namespace, pod) group_left (node) max by (namespace, pod, node) (kube_pod_info))) or vector(0)`), nil, nil},
+			one("count(" + s.detectorGone() + ") or vector(0)"), nil, nil},
 		{"Nodes", "", "stat", "none", 18, 0, 6, 4, one(`count(max by (node) (kube_node_info))`), nil, nil},
 		{"Nodes and their conditions", "Only what has been a problem, or could not be looked at, in this time.", "state-timeline", "none", 0, 4, 24, 12,
 			[]query{{"(" + state + `) and on (node, condition) (max_over_time((` + state + `)[$__range:1m]) > 0)`, "{{node}} {{condition}}"}}, timeline, stateful},
@@ -67,7 +66,7 @@ func panels() []panel {
 }
 
 // dashboard is a dashboard of Grafana 10 and later.
-func dashboard(conditions []condition) (string, error) {
+func (s settings) dashboard(conditions []condition) (string, error) {
 	variable := func(name, label, kind string, more object) object {
 		v := object{"name": name, "label": label, "type": kind}
 		for key, value := range more {
@@ -78,7 +77,7 @@ func dashboard(conditions []condition) (string, error) {
 	all := object{"text": "All", "value": "$__all"}
 	names := strings.Split(types(conditions), "|")
 	var made []object
-	for i, p := range panels() {
+	for i, p := range s.panels() {
 		var targets []object
 		for j, q := range p.queries {
 			targets = append(targets, object{"refId": string(rune('A' + j)), "datasource": datasource, "expr": q.expr, "legendFormat": q.legend})

@@ -3,11 +3,15 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
 )
 
 func TestUpToDate(t *testing.T) {
-	files, err := generate("../..")
+	files, err := generate("../..", defaults)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,6 +32,9 @@ func TestAdvice(t *testing.T) {
 		if s := c.Advice.Severity; s != "critical" && s != "warning" {
 			t.Errorf("%s: severity %q", c.Type, s)
 		}
+		if _, err := time.ParseDuration(c.Advice.For); err != nil {
+			t.Errorf("%s: for: %v", c.Type, err)
+		}
 		if r := c.Advice.Remedy; r != "alert" && r != "taint" && r != "replace" {
 			t.Errorf("%s: remedy %q", c.Type, r)
 		}
@@ -37,5 +44,39 @@ func TestAdvice(t *testing.T) {
 		if _, err := os.Stat(filepath.Join("../../plugins", c.Check, "README.md")); err != nil {
 			t.Errorf("%s: no runbook: %v", c.Type, err)
 		}
+	}
+}
+
+// TestNewNode: a node that has no condition yet is not tainted.
+func TestNewNode(t *testing.T) {
+	conditions, err := readConditions("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := readinessRules(conditions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := 0
+	for part := range strings.SplitSeq(text, "\n---\n") {
+		var rule struct {
+			Kind string
+			Spec struct {
+				Conditions []struct{ RequiredStatus, DefaultStatus string }
+			}
+		}
+		if err := yaml.Unmarshal([]byte(part), &rule); err != nil {
+			t.Fatal(err)
+		}
+		if rule.Kind == "" {
+			continue // the head
+		}
+		rules++
+		if c := rule.Spec.Conditions; len(c) != 1 || c[0].DefaultStatus != "False" || c[0].RequiredStatus != "False" {
+			t.Errorf("%+v", c)
+		}
+	}
+	if rules < 10 {
+		t.Errorf("%d rules", rules)
 	}
 }

@@ -33,7 +33,7 @@ func picture(conditions []condition) (string, error) {
 	span := float64(width-left-20) / 360
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="13">`+"\n", width, height+row*len(example)+30)
-	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="#111217"/><text x="12" y="26" fill="#d8d9da" font-size="15">%s</text>`+"\n", panels()[4].title)
+	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="#111217"/><text x="12" y="26" fill="#d8d9da" font-size="15">%s</text>`+"\n", defaults.panels()[4].title)
 	for i, s := range example {
 		if !slices.ContainsFunc(conditions, func(c condition) bool { return c.Type == s.condition }) {
 			return "", fmt.Errorf("no condition %s", s.condition)

@@ -19,7 +19,7 @@ func with(conditions []condition, remedy string) (found []condition) {
 func readinessRules(conditions []condition) (string, error) {
 	var b strings.Builder
 	b.WriteString(made + `#
-# Rules for the node-readiness-controller: while a condition is not False the node has a taint that keeps new pods away. No pod is moved.
+# Rules for the node-readiness-controller 0.4.1 and later: while a condition is not False the node has a taint that keeps new pods away. No pod is moved.
 # The controller has no limit for the fleet, and Unknown counts as not False: a check that cannot look on all nodes would close all of
 # them. So the rules begin as a dry run, and hold only for nodes with the label npd-plugins/taint=true: give it to no more nodes than you
 # can do without, and not to the control plane.
@@ -34,6 +34,7 @@ spec:
   conditions:
   - type: %s
     requiredStatus: "False"
+    defaultStatus: "False" # a node that is new has no condition yet, and need not wait for it
   taint:
     key: readiness.k8s.io/%s
     effect: NoSchedule
@@ -130,7 +131,7 @@ close nodes for new pods, and let machines be replaced last; never without a lim
 	}
 	b.WriteString(`
 - [node-readiness-rules.yaml](node-readiness-rules.yaml): taints by the [node-readiness-controller](https://github.com/kubernetes-sigs/node-readiness-controller), for "taint" and "replace". The limit is the label
-  ` + "`npd-plugins/taint=true`" + `, and they begin as a dry run. Unknown closes a node too: keep the alert NodeCheckCannotLook.
+  ` + "`npd-plugins/taint=true`" + `, and they begin as a dry run. They need version 0.4.1: older ones know no ` + "`defaultStatus`" + ` and taint every new node. Unknown closes a node too: keep the alert NodeCheckCannotLook.
 - [machine-health-check.yaml](machine-health-check.yaml): Cluster API replaces the machine, for "replace". At most a tenth at a time.
 - [node-health-check.yaml](node-health-check.yaml): medik8s reboots the node, for "replace". Only while nine tenths are healthy.
 

@@ -87,7 +87,7 @@ var (
 func TestMetricsExist(t *testing.T) {
 	known := map[string]bool{"max_over_time": true, "last_over_time": true, "group_left": true}
 	var queries []string
-	for _, g := range readGroups(t) {
+	for _, g := range readGroups(t, "rules.yaml") {
 		for _, r := range g.Rules {
 			known[r.Record] = true
 			queries = append(queries, r.Expr)

@@ -21,6 +21,12 @@ func Amtool(t testing.TB) string {
 	return program(t, "amtool", "prometheus-alertmanager")
 }
 
+// Alertmanager returns the path of Alertmanager, that of PATH or the one of Debian bookworm (0.25).
+func Alertmanager(t testing.TB) string {
+	t.Helper()
+	return program(t, "prometheus-alertmanager", "prometheus-alertmanager")
+}
+
 // program returns the path of a program. What is taken out of a Debian package is kept for the next time.
 func program(t testing.TB, name, pkg string) string {
 	t.Helper()
