@@ -1,22 +1,30 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"npd-plugins/internal/npd/lint"
 )
 
-const lintUsage = `npdctl lint [--root DIR] FILE|DIR...
+const lintUsage = `npdctl lint [flags] FILE|DIR|-...
 
 Finds what node-problem-detector ignores silently, dies of, or gets wrong in its configuration files, one by one and
-together: give it all files that one NPD loads. Custom plugin and system log files of any origin; those of system stats
-and exporters have no known traps. A directory stands for the *.json files right in it.
+together: give it all files that one NPD loads. It knows the files of the custom plugin, system log and system stats
+monitors and of the Stackdriver exporter, whoever wrote them.
+
+A FILE is JSON, or YAML in which configurations stand as text below keys that end in .json: ConfigMaps, lists and streams
+of them, values of Helm charts with settings.custom_monitor_definitions. A DIR stands for the *.json, *.yaml and *.yml
+files right in it, - for stdin. Render Helm templates first.
 
 The rules of a log file NAME.json are tried on the samples in testdata/NAME.txt beside it, where there are some:
   # Reason [Reason...]   what the + lines that follow must fire
@@ -25,18 +33,31 @@ The rules of a log file NAME.json are tried on the samples in testdata/NAME.txt 
   ; a comment
 
 Each finding is one line: file:line:column: severity: what: what happens; mend: what to do [trap]
-  error    NPD does not start, or the rule or monitor never works
+  fatal    NPD does not start, or dies
+  error    the rule or monitor never works
   warning  it works, but not as the file looks
+  note     it may be meant like that; shown only with --severity note
 
-Exit codes: 0 no findings, 1 findings, 2 a file cannot be read or a usage error.
+What is as it should be stands in a file of --suppressions, one finding a line, with the reason:
+  kernel.json pattern-end blocked for more than # the kernel ends the line there
+The first word is the file (* stands for any part of its name), the second the trap, and then, if need be, comes a part of
+what the finding shows. A line that covers no finding is a finding itself.
 
-Example: npdctl lint config journal-rules
+Exit codes: 0 no findings, 1 findings, 2 a file cannot be read or holds no configuration of NPD, or a usage error.
+
+Examples:
+  npdctl lint config journal-rules
+  kubectl get configmap -n kube-system node-problem-detector-config -o yaml | npdctl lint -
+  npdctl lint -o sarif values.yaml > lint.sarif
 `
 
 func lintFiles(args []string, stdout, stderr io.Writer) int {
 	flags := newFlags("lint", lintUsage, stderr)
-	root := flags.String("root", "", "directory below which the paths of plugins are looked up; they are not without it")
+	root := flags.String("root", "", "`directory` below which the paths of plugins are looked up; they are not without it")
 	traps := flags.Bool("traps", false, "list all traps and exit")
+	output := flags.String("o", "text", "text, json, or sarif (2.1.0)")
+	least := flags.String("severity", "warning", "least severity to report: "+strings.Join(lint.Severities, ", "))
+	suppressions := flags.String("suppressions", "", "`file` with findings that are as they should be")
 	if code, done := parse(flags, args, stdout); done {
 		return code
 	}
@@ -44,35 +65,163 @@ func lintFiles(args []string, stdout, stderr io.Writer) int {
 		listTraps(stdout)
 		return exitFine
 	}
-	if flags.NArg() == 0 {
-		fmt.Fprintln(stderr, "npdctl lint: no files given")
+	fail := func(err error) int {
+		fmt.Fprintln(stderr, "npdctl lint:", printable(err.Error()))
 		return exitBroken
 	}
-	paths, err := configFiles(flags.Args())
-	if err == nil && len(paths) == 0 {
-		err = fmt.Errorf("no *.json in %s", strings.Join(flags.Args(), " "))
+	severity := slices.Index(lint.Severities, *least)
+	switch {
+	case severity < 0:
+		return fail(fmt.Errorf("--severity %s: %s", *least, strings.Join(lint.Severities, ", ")))
+	case !slices.Contains([]string{"text", "json", "sarif"}, *output):
+		return fail(fmt.Errorf("-o %s: text, json or sarif", *output))
+	case flags.NArg() == 0:
+		return fail(errors.New("no files given"))
 	}
+	sources, err := lintSources(flags.Args())
 	if err != nil {
-		fmt.Fprintln(stderr, "npdctl lint:", err)
-		return exitBroken
-	}
-	var sources []lint.Source
-	for _, path := range paths {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			fmt.Fprintln(stderr, "npdctl lint:", err)
-			return exitBroken
-		}
-		sources = append(sources, lint.Source{Path: path, Data: data, Samples: samplesOf(path)})
+		return fail(err)
 	}
 	findings := lint.Lint(sources, *root)
-	for _, f := range findings {
-		fmt.Fprintln(stdout, printable(f.String()))
+	if *suppressions != "" {
+		if findings, err = suppress(findings, *suppressions); err != nil {
+			return fail(err)
+		}
 	}
-	if len(findings) > 0 {
+	findings = slices.DeleteFunc(findings, func(f lint.Finding) bool { return f.Trap.Severity > lint.Severity(severity) })
+	if err := reportFindings(findings, *output, stdout); err != nil {
+		return fail(err)
+	}
+	if slices.ContainsFunc(findings, func(f lint.Finding) bool { return f.Suppressed == "" }) {
 		return exitProblem
 	}
 	return exitFine
+}
+
+// suppress reads the file of suppressions.
+func suppress(findings []lint.Finding, path string) ([]lint.Finding, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	suppressions, err := lint.ParseSuppressions(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return lint.Suppress(findings, suppressions, path), nil
+}
+
+// stdinName is what stdin is called in findings.
+const stdinName = "stdin"
+
+// lintSources reads what is to be looked at. That nothing of a file, or of a directory, is a configuration is an error.
+func lintSources(args []string) ([]lint.Source, error) {
+	var all []lint.Source
+	for _, arg := range args {
+		found, err := lintArgument(arg)
+		if err == nil && len(found) == 0 {
+			err = fmt.Errorf("%s holds no configuration of node-problem-detector: JSON, or YAML with JSON as text below a key that ends in .json", arg)
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+func lintArgument(arg string) ([]lint.Source, error) {
+	if arg == "-" {
+		data, err := io.ReadAll(os.Stdin)
+		if err != nil {
+			return nil, err
+		}
+		return lintSource(stdinName, data)
+	}
+	info, err := os.Stat(arg)
+	if err != nil {
+		return nil, err
+	}
+	paths := []string{arg}
+	if info.IsDir() {
+		entries, err := os.ReadDir(arg)
+		if err != nil {
+			return nil, err
+		}
+		paths = nil
+		for _, e := range entries {
+			if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".json" || isYAML(ext)) {
+				paths = append(paths, filepath.Join(arg, e.Name()))
+			}
+		}
+	}
+	var all []lint.Source
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		found, err := lintSource(path, data)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+func isYAML(ext string) bool { return ext == ".yaml" || ext == ".yml" }
+
+// lintSource returns the configurations in a file.
+func lintSource(path string, data []byte) ([]lint.Source, error) {
+	text := bytes.TrimLeft(data, " \t\r\n")
+	unnamed := path == stdinName && !bytes.HasPrefix(text, []byte("{")) && !bytes.HasPrefix(text, []byte("["))
+	if isYAML(filepath.Ext(path)) || unnamed || isObject(data) {
+		return lint.FromYAML(path, data)
+	}
+	return []lint.Source{{Path: path, Data: data, Samples: samplesOf(path)}}, nil
+}
+
+// isObject says whether JSON, which is YAML too, is an object of Kubernetes.
+func isObject(data []byte) bool {
+	var object struct{ APIVersion, Kind string }
+	return json.Unmarshal(data, &object) == nil && object.APIVersion != "" && object.Kind != ""
+}
+
+// jsonFinding is a finding as -o json prints it.
+type jsonFinding struct {
+	File     string `json:"file"`
+	Line     int    `json:"line"`
+	Column   int    `json:"column"` // in characters
+	Severity string `json:"severity"`
+	Trap     string `json:"trap"`
+	Detail   string `json:"detail"`
+	Happens  string `json:"happens"`
+	Mend     string `json:"mend"`
+}
+
+// reportFindings prints them; only SARIF has those that are suppressed.
+func reportFindings(findings []lint.Finding, output string, stdout io.Writer) error {
+	if output == "sarif" {
+		return lint.WriteSARIF(stdout, findings, version)
+	}
+	all := []jsonFinding{}
+	for _, f := range findings {
+		switch {
+		case f.Suppressed != "":
+		case output == "json":
+			all = append(all, jsonFinding{f.Path, f.Line, f.Column, f.Trap.Severity.String(), f.Trap.ID, f.Detail, f.Trap.Happens, f.Trap.Mend})
+		default:
+			fmt.Fprintln(stdout, printable(f.String()))
+		}
+	}
+	if output != "json" {
+		return nil
+	}
+	out := json.NewEncoder(stdout)
+	out.SetEscapeHTML(false)
+	out.SetIndent("", "  ")
+	return out.Encode(map[string][]jsonFinding{"findings": all})
 }
 
 // samplesOf returns the samples of a rule file, testdata/NAME.txt beside NAME.json. Where other files have some and this one has

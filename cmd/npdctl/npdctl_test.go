@@ -169,7 +169,7 @@ func TestRunMissingCheck(t *testing.T) {
 func TestRunUsage(t *testing.T) {
 	for _, args := range [][]string{
 		{"run", "--no-such-flag"}, {"run", "-o", "yaml"}, {"run", "word"}, {"run", "--config", "/does/not/exist"}, {"run", "--config", t.TempDir()},
-		{"lint"}, {"lint", "/does/not/exist"}, {"lint", t.TempDir()}, {"lint", "--no-such-flag"}, {"juggle"}, {},
+		{"lint"}, {"lint", "-o", "xml", "."}, {"lint", "--severity", "bad", "."}, {"lint", "--suppressions", "/does/not/exist", "../../config"}, {"lint", "/does/not/exist"}, {"lint", t.TempDir()}, {"lint", "--no-such-flag"}, {"juggle"}, {},
 		{"replay"}, {"replay", "a", "b"}, {"replay", "-o", "yaml", "-"}, {"replay", "--rules", "/does/not/exist", "-"}, {"replay", "--rules", t.TempDir(), "-"},
 	} {
 		var out, errs bytes.Buffer
@@ -308,7 +308,85 @@ func TestLintFiles(t *testing.T) {
 	if code := npdctl([]string{"lint", "--root", s.dir, filepath.Join(s.dir, "config/Good.json"), broken}, &out, &errs); code != 1 || errs.Len() > 0 {
 		t.Errorf("exit %d, %s", code, &errs)
 	}
-	s.has(out.String(), broken+":1:1: error: ", "[json]", "Good.json:4:", "[path-missing]")
+	s.has(out.String(), broken+":1:1: fatal: ", "[json]", "Good.json:4:", "[path-missing]")
+}
+
+func (s site) lint(args ...string) (code int, stdout, stderr string) {
+	s.Helper()
+	var out, errs bytes.Buffer
+	code = npdctl(append([]string{"lint"}, args...), &out, &errs)
+	return code, strings.ReplaceAll(out.String(), s.dir, "DIR"), errs.String()
+}
+
+const lintedRule = `{"plugin": "kmsg", "source": "k", "rules": [{"type": "temporary", "reason": "R", "pattern": "it ends."}, {"type": "temporary", "reason": "R", "pattern": "it .*"}]}`
+
+func TestLintYAML(t *testing.T) {
+	s := newSite(t)
+	manifest := s.write("config/map.yaml", "kind: ConfigMap\ndata:\n  kernel.json: |\n    "+lintedRule+"\n")
+	code, out, errs := s.lint(filepath.Join(s.dir, "config"))
+	if code != 1 || errs != "" {
+		t.Errorf("exit %d, %s", code, errs)
+	}
+	s.has(out, "DIR/config/map.yaml:4:142: warning: R, also in DIR/config/map.yaml:4")
+	stdin := os.Stdin
+	defer func() { os.Stdin = stdin }()
+	for _, data := range []string{"data:\n  kernel.json: |\n    " + lintedRule, lintedRule, `{"apiVersion": "v1", "kind": "ConfigMap", "data": {"kernel.json": "` + strings.ReplaceAll(lintedRule, `"`, `\"`) + `"}}`} {
+		in, err := os.Open(s.write("stdin", data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.Stdin = in
+		code, out, _ := s.lint("-")
+		in.Close()
+		if code != 1 {
+			t.Errorf("exit %d", code)
+		}
+		s.has(out, "stdin:", "[reason-twice]")
+	}
+	for name, content := range map[string]string{"other.yaml": "a: 1\n", "template.yaml": "a: {{ .x }}\n- b"} {
+		if code, out, errs := s.lint(manifest, s.write(name, content)); code != 2 || out != "" || !strings.Contains(errs, name) {
+			t.Errorf("%s: exit %d, %s%s", name, code, out, errs)
+		}
+	}
+}
+
+func TestLintSeverityAndSuppressions(t *testing.T) {
+	s := newSite(t)
+	rules := s.write("rules/kernel.json", lintedRule)
+	for severity, want := range map[string]int{"note": 2, "warning": 1, "error": 0, "fatal": 0} {
+		if code, out, _ := s.lint("--severity", severity, rules); strings.Count(out, "\n") != want || (code == 1) != (want > 0) {
+			t.Errorf("%s: exit %d, %s", severity, code, out)
+		}
+	}
+	known := s.write("known", "# looked at\nkernel.json reason-twice R, also # one for both\n*.json pattern-end it ends # it does\n")
+	if code, out, errs := s.lint("--severity", "note", "--suppressions", known, rules); code != 0 || out != "" || errs != "" {
+		t.Errorf("exit %d, %s%s", code, out, errs)
+	}
+	if code, out, _ := s.lint("--suppressions", known, s.write("rules/fine.json", strings.Replace(lintedRule, `"R"`, `"Q"`, 1))); code != 1 || strings.Count(out, "suppression-unused") != 1 {
+		t.Errorf("exit %d, %s", code, out)
+	}
+	for _, broken := range []string{"kernel.json reason-twice\n", "kernel.json # why\n", "kernel.json no-such-trap # why\n", "[ reason-twice # why\n"} {
+		if code, _, errs := s.lint("--suppressions", s.write("known", broken), rules); code != 2 || !strings.Contains(errs, "line 1") {
+			t.Errorf("%s: exit %d, %s", broken, code, errs)
+		}
+	}
+}
+
+func TestLintJSON(t *testing.T) {
+	s := newSite(t)
+	code, out, _ := s.lint("-o", "json", s.write("rules/kernel.json", lintedRule))
+	var got struct{ Findings []jsonFinding }
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	want := jsonFinding{"DIR/rules/kernel.json", 1, 138, "warning", "reason-twice", "R, also in DIR/rules/kernel.json:1",
+		"problem_counter and problem_gauge cannot tell the two apart", "a reason for each"}
+	if code != 1 || len(got.Findings) != 1 || got.Findings[0] != want {
+		t.Errorf("exit %d, got %+v, want %+v", code, got.Findings, want)
+	}
+	if code, out, _ := s.lint("-o", "json", "../../config"); code != 0 || out != "{\n  \"findings\": []\n}\n" {
+		t.Errorf("exit %d, %q", code, out)
+	}
 }
 
 func TestUserStateDir(t *testing.T) {

@@ -122,6 +122,19 @@ func (c *CustomConfig) validateRule(r *CustomRule) error {
 	case r.Type == Permanent && !declares(c.Conditions, r.Condition):
 		return fmt.Errorf("permanent, but condition %q is not declared", r.Condition)
 	}
+	return checkLabels(c.MetricsReporting, r.Type, r.Condition, r.Reason)
+}
+
+// checkLabels says whether NPD can make the metrics of a rule, which it does at its start.
+func checkLabels(reporting *bool, kind, condition, reason string) error {
+	switch {
+	case reporting != nil && !*reporting:
+		return nil
+	case !IsLabel(reason):
+		return fmt.Errorf("reason %q is not printable ASCII of up to %d bytes", reason, maxLabel)
+	case kind == Permanent && !IsLabel(condition):
+		return fmt.Errorf("condition %q is not printable ASCII of up to %d bytes", condition, maxLabel)
+	}
 	return nil
 }
 

@@ -119,6 +119,9 @@ func ParseLogMonitor(data []byte) (*LogMonitor, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reason %s: %w", r.Reason, err)
 		}
+		if err := checkLabels(c.MetricsReporting, r.Type, r.Condition, r.Reason); err != nil {
+			return nil, err
+		}
 		m.patterns = append(m.patterns, p)
 	}
 	m.literals = newLiterals(m.patterns)

@@ -22,14 +22,20 @@ func (f *file) customHead(config *value) {
 	if every > 0 && limit > every {
 		f.report("timeout-over-interval", at(cmp.Or(timeout, interval), config), "timeout %v, invoke_interval %v", limit, every)
 	}
-	if c := config.get("concurrency"); c != nil && c.kind == '0' && whole(c) <= 0 {
+	switch c := config.get("concurrency"); {
+	case c == nil || c.kind != '0':
+	case whole(c) < 0:
 		f.report("concurrency", c.offset, "concurrency %s", c.text)
+	case whole(c) == 0:
+		f.report("concurrency-zero", c.offset, "concurrency %s", c.text)
 	}
 	switch output := config.get("max_output_length"); {
 	case output == nil:
 		f.report("output-default", config.offset, "no max_output_length")
-	case output.kind == '0' && whole(output) <= 0:
-		f.report("output-not-positive", output.offset, "max_output_length %s", output.text)
+	case output.kind == '0' && whole(output) < 0:
+		f.report("output-negative", output.offset, "max_output_length %s", output.text)
+	case output.kind == '0' && whole(output) == 0:
+		f.report("output-zero", output.offset, "max_output_length %s", output.text)
 	case output.kind == '0' && whole(output) > npd.MaxPluginOutput:
 		f.report("output-over-4096", output.offset, "max_output_length %s", output.text)
 	}

@@ -127,6 +127,9 @@ func (v *value) str() string {
 	return v.text
 }
 
+// isFalse says whether a value is there and is false.
+func (v *value) isFalse() bool { return v != nil && v.kind == 'b' && v.text == "false" }
+
 // list returns the elements of an array.
 func (v *value) list() []*value {
 	if v == nil || v.kind != '[' {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"npd-plugins/internal/npd"
 )
@@ -16,15 +17,20 @@ type Source struct {
 	Path    string
 	Data    []byte
 	Samples *Samples // nil if there are none to try the rules on
+
+	outer   []byte // the file, if Data is a text in it
+	offsets []int  // in outer, of each byte of Data and of its end
 }
 
 // Finding is a trap that a file steps into.
 type Finding struct {
 	Path   string
 	Line   int // from 1
-	Column int // from 1, in bytes
+	Column int // from 1, in characters
 	Trap   *Trap
 	Detail string // the value or key at the position
+
+	Suppressed string // why it is as it should be; "" for a finding that was not looked at
 }
 
 func (f Finding) String() string {
@@ -32,8 +38,7 @@ func (f Finding) String() string {
 }
 
 // Lint looks at files one by one and at what they do to each other, and returns the findings in the order of files and
-// positions. Log rules are tried on the samples of their file. With a root, the paths of plugins are looked up below it. Files of NPD that hold no rules (system stats,
-// exporters) have no known traps.
+// positions. Log rules are tried on the samples of their file. With a root, the paths of plugins are looked up below it.
 func Lint(sources []Source, root string) []Finding {
 	var files []*file
 	for _, s := range sources {
@@ -74,12 +79,24 @@ type file struct {
 }
 
 func (f *file) report(id string, offset int, detail string, args ...any) {
-	line := f.line(offset)
-	column := offset - bytes.LastIndexByte(f.Data[:offset], '\n')
-	f.findings = append(f.findings, Finding{f.Path, line, column, trap(id), fmt.Sprintf(detail, args...)})
+	line, column := f.position(offset)
+	f.findings = append(f.findings, Finding{Path: f.Path, Line: line, Column: column, Trap: trap(id), Detail: fmt.Sprintf(detail, args...)})
 }
 
-func (f *file) line(offset int) int { return 1 + bytes.Count(f.Data[:offset], []byte{'\n'}) }
+func (f *file) line(offset int) int {
+	line, _ := f.position(offset)
+	return line
+}
+
+// position is the line and the column in characters, both from 1, of an offset in the data.
+func (f *file) position(offset int) (line, column int) {
+	data := f.Data
+	if f.outer != nil {
+		data, offset = f.outer, f.offsets[offset]
+	}
+	before := data[:offset]
+	return 1 + bytes.Count(before, []byte{'\n'}), 1 + utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:])
+}
 
 // look finds what can be seen in this file alone.
 func (f *file) look() {
@@ -88,10 +105,24 @@ func (f *file) look() {
 		f.report("json", min(broken.offset, len(f.Data)), "%s", broken.text)
 		return
 	}
-	if otherFile(top) {
+	if isModules(top) {
+		return
+	}
+	if top.kind != '{' {
+		f.report("wrong-type", top.offset, "the file holds something else than object")
 		return
 	}
 	f.top = top
+	switch {
+	case hasNone(top, "plugin", "rules") && !hasNone(top, statsKeys...):
+		f.shape = statsShape
+		f.fits(top, f.shape, "the file")
+		f.stats()
+		return
+	case hasNone(top, "plugin", "rules") && !hasNone(top, stackdriverKeys...):
+		f.stackdriver()
+		return
+	}
 	plugin := top.get("plugin").str()
 	f.custom = isCustom(top, plugin)
 	f.shape = logShape(plugin)
@@ -107,8 +138,11 @@ func (f *file) look() {
 	}
 	f.conditionsTwice()
 	for _, r := range top.get("rules").list() {
-		if r.kind == 'n' {
+		switch {
+		case r.kind == 'n' && f.custom:
 			f.report("rule-null", r.offset, "null")
+		case r.kind == 'n':
+			f.report("rule-empty", r.offset, "null")
 		}
 	}
 	for _, r := range f.rules {
@@ -117,21 +151,16 @@ func (f *file) look() {
 	f.conditionsUsed()
 }
 
-// otherKeys are what the files of NPD's system stats monitor and exporters consist of.
-var otherKeys = []string{
-	"cpu", "disk", "host", "memory", "osFeature", "net", "invokeInterval", "procPath",
-	"exportPeriod", "apiEndpoint", "gceMetadata", "metadataFetchTimeout", "metadataFetchInterval", "panicOnMetadataFetchFailure", "customMetricPrefix",
+// isModules says whether a document is the list of kernel modules that system stats files refer to.
+func isModules(top *value) bool {
+	return len(top.list()) > 0 && !slices.ContainsFunc(top.members, func(m *value) bool { return m.get("moduleName") == nil })
 }
 
-// otherFile says whether a document is one of NPD's files that hold no rules. Its list of kernel modules is an array.
-func otherFile(top *value) bool {
-	if top.kind == '[' {
-		return true
-	}
-	if top.get("plugin") != nil || top.get("rules") != nil {
-		return false
-	}
-	return slices.ContainsFunc(otherKeys, func(key string) bool { return top.get(key) != nil })
+// hasNone says whether an object has none of the keys.
+func hasNone(object *value, keys ...string) bool {
+	return !slices.ContainsFunc(object.members, func(m *value) bool {
+		return slices.ContainsFunc(keys, func(key string) bool { return strings.EqualFold(m.key, key) })
+	})
 }
 
 // isCustom decides whom a file is for; without a plugin that NPD knows, by what its rules have.
@@ -251,8 +280,11 @@ func (f *file) rule(r *value) {
 		f.report("type-unknown", at(kind, r), "type %q", k)
 	}
 	if movesCondition(r) {
-		if !f.declares(condition.str()) {
+		switch declared := f.declares(condition.str()); {
+		case !declared && f.custom && kind.str() == npd.Permanent:
 			f.report("condition-undeclared", at(condition, r), "condition %q", condition.str())
+		case !declared:
+			f.report("condition-unknown", at(condition, r), "condition %q", condition.str())
 		}
 	} else if condition.str() != "" {
 		f.report("condition-ignored", condition.offset, "condition %s of a temporary rule", condition.text)
@@ -260,6 +292,7 @@ func (f *file) rule(r *value) {
 	if r.get("reason").str() == "" {
 		f.report("reason-empty", at(r.get("reason"), r), "no reason")
 	}
+	f.labels(r)
 	f.percent(r, "reason", "patternGeneratedMessageSuffix")
 	if f.custom {
 		f.customRule(r)
@@ -268,23 +301,41 @@ func (f *file) rule(r *value) {
 	f.logRule(r)
 }
 
+// labels reports what NPD cannot make a metric of: the reason of each rule, the condition of a permanent one.
+func (f *file) labels(r *value) {
+	if f.top.get("metricsReporting").isFalse() {
+		return
+	}
+	for _, key := range []string{"reason", "condition"} {
+		v := r.get(key)
+		if npd.IsLabel(v.str()) || key == "condition" && r.get("type").str() != npd.Permanent {
+			continue
+		}
+		f.report("label", v.offset, "%s %q", key, v.text)
+	}
+}
+
 // lookTogether finds what files do to each other, and what is used twice over all of them.
 func lookTogether(files []*file) {
-	conditions, sources, reasons := firsts{}, firsts{}, firsts{}
+	conditions, sources, reasons := firsts{}, firsts{}, map[string]reasonOf{}
+	metrics := ownMetrics()
 	for _, f := range files {
+		if f.shape == statsShape {
+			f.metrics(metrics)
+		}
 		f.clash(sources, "source-shared", f.top.get("source"))
 		for _, c := range f.conditions {
 			f.clash(conditions, "condition-two-files", c.get("type"))
 		}
 		for _, r := range f.rules {
-			f.clashAnywhere(reasons, r.get("reason"))
+			f.reasonTwice(reasons, r)
 		}
 	}
 	for _, f := range files {
 		for _, c := range f.conditions {
 			if v := c.get("reason"); v.str() != "" {
 				if first, ok := reasons[v.text]; ok {
-					f.report("reason-twice", v.offset, "%s says that all is well, and what is wrong in %s", v.text, first)
+					f.report("reason-twice", v.offset, "%s says that all is well, and what is wrong in %s", v.text, first.place())
 				}
 			}
 		}
@@ -299,7 +350,12 @@ type place struct {
 	line int
 }
 
-func (p place) String() string { return fmt.Sprintf("%s:%d", p.path, p.line) }
+func (p place) String() string {
+	if p.line == 0 {
+		return p.path
+	}
+	return fmt.Sprintf("%s:%d", p.path, p.line)
+}
 
 // clash reports a name that another file has too.
 func (f *file) clash(seen firsts, id string, name *value) {
@@ -316,15 +372,39 @@ func (f *file) clash(seen firsts, id string, name *value) {
 	}
 }
 
-// clashAnywhere reports a reason that is used a second time, in whichever file.
-func (f *file) clashAnywhere(seen firsts, reason *value) {
+// reasonOf is the first rule with a reason.
+type reasonOf struct {
+	file *file
+	rule *value
+}
+
+func (r reasonOf) place() place { return place{r.file.Path, r.file.line(r.rule.get("reason").offset)} }
+
+// reasonTwice reports a reason that is used a second time, in whichever file. The same rule for other lines means the same thing.
+func (f *file) reasonTwice(seen map[string]reasonOf, rule *value) {
+	reason := rule.get("reason")
 	if reason.str() == "" {
 		return
 	}
 	first, ok := seen[reason.text]
 	if !ok {
-		seen[reason.text] = place{f.Path, f.line(reason.offset)}
+		seen[reason.text] = reasonOf{f, rule}
 		return
 	}
-	f.report("reason-twice", reason.offset, "%s, also in %s", reason.text, first)
+	same := func(key string) bool { return rule.get(key).str() == first.rule.get(key).str() }
+	if f.watches() != first.file.watches() && same("type") && same("condition") && same("pattern") {
+		return
+	}
+	f.report("reason-twice", reason.offset, "%s, also in %s", reason.text, first.place())
+}
+
+// watches is the identifier or the file whose lines a log file watches, "" for others.
+func (f *file) watches() string {
+	switch {
+	case f.custom:
+		return ""
+	case f.top.get("plugin").str() == "filelog":
+		return f.top.get("logPath").str()
+	}
+	return f.top.get("pluginConfig").exact("source").str()
 }

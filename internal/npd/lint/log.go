@@ -8,9 +8,16 @@ import (
 	"npd-plugins/internal/npd"
 )
 
+// maxAllocated is more lines than any machine has memory for: 24 TB of pointers and texts.
+const maxAllocated = 1_000_000_000_000 - 1
+
 func (f *file) logHead(config *value, plugin string) {
-	if size := f.top.get("bufferSize"); size != nil && size.kind == '0' && (whole(size) < 0 || whole(size) > npd.MaxBufferSize) {
+	switch size := f.top.get("bufferSize"); {
+	case size == nil || size.kind != '0':
+	case whole(size) < 0 || whole(size) > maxAllocated:
 		f.report("buffer-size", size.offset, "bufferSize %s", size.text)
+	case whole(size) > npd.MaxBufferSize:
+		f.report("buffer-large", size.offset, "bufferSize %s", size.text)
 	}
 	if skip := f.top.get("skipList"); skip != nil && plugin != "filelog" {
 		f.report("skip-list", skip.keyAt, "skipList with plugin %q", plugin)

@@ -83,7 +83,7 @@ func (w *watcher) watches(other *watcher) bool {
 }
 
 func (w *watcher) reportSample(line int, id, detail string, args ...any) {
-	w.findings = append(w.findings, Finding{w.Samples.Path, line, 1, trap(id), fmt.Sprintf(detail, args...)})
+	w.findings = append(w.findings, Finding{Path: w.Samples.Path, Line: line, Column: 1, Trap: trap(id), Detail: fmt.Sprintf(detail, args...)})
 }
 
 // fires returns the indices of the rules that fire on a line that stands alone.
@@ -138,11 +138,20 @@ func (w *watcher) tryOwn() {
 		if reason != "" && shown[reason] == 0 {
 			w.report("sample-missing", at(r.get("reason"), r), "%s", reason)
 		}
+		if len(w.matched[i]) > 0 {
+			w.endShown(r)
+		}
 		delete(shown, reason)
 	}
 	for _, reason := range slices.Sorted(maps.Keys(shown)) {
 		w.reportSample(shown[reason], "sample-reason", "%s", reason)
 	}
+}
+
+// endShown drops what was said about the end of a rule's pattern: a sample shows that lines do end there.
+func (w *watcher) endShown(rule *value) {
+	line, column := w.position(at(rule.get("pattern"), rule))
+	w.findings = slices.DeleteFunc(w.findings, func(f Finding) bool { return f.Trap.ID == "pattern-end" && f.Line == line && f.Column == column })
 }
 
 // tryForeign tries all rules of a file on the lines of another file of the same identifier. That a line for a rule of the other file

@@ -1,12 +1,15 @@
 package lint
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"npd-plugins/internal/npd"
 )
 
 // shape is the type NPD decodes a value into. All but the containers are named by what they hold.
@@ -15,6 +18,8 @@ type shape struct {
 	fields map[string]*shape // of an object
 	each   *shape            // of a list; of an object that NPD decodes into a map, with keys it does not use
 	empty  bool              // an empty duration counts as absent
+
+	unknown string // the trap of a key that is none of fields, "" for unknown-key
 }
 
 var (
@@ -28,6 +33,14 @@ var (
 
 func object(fields map[string]*shape) *shape { return &shape{holds: "object", fields: fields} }
 func list(each *shape) *shape                { return &shape{holds: "list", each: each} }
+
+// element is the shape of what a list holds. A nil shape has none.
+func (s *shape) element() *shape {
+	if s == nil {
+		return nil
+	}
+	return s.each
+}
 
 var conditions = list(object(map[string]*shape{
 	"type": text, "reason": text, "message": text, "status": text, "transition": instant,
@@ -75,6 +88,41 @@ func logShape(plugin string) *shape {
 	})
 }
 
+// statsShape is SystemStatsConfig of NPD's pkg/systemstatsmonitor/types.
+var statsShape = func() *shape {
+	groups := map[string]*shape{}
+	for _, name := range npd.StatsGroups {
+		metrics := map[string]*shape{}
+		for _, m := range npd.StatsMetrics {
+			if m.Group == name {
+				metrics[m.ID] = object(map[string]*shape{"displayName": text})
+			}
+		}
+		groups[name] = object(map[string]*shape{
+			"metricsConfigs": {holds: "object", fields: metrics, each: object(map[string]*shape{"displayName": text}), unknown: "metric-unknown"},
+		})
+	}
+	maps.Copy(groups["disk"].fields, map[string]*shape{"includeRootBlk": yesNo, "includeAllAttachedBlk": yesNo, "lsblkTimeout": since})
+	groups["osFeature"].fields["knownModulesConfigPath"] = text
+	groups["net"].fields["excludeInterfaceRegexp"] = text
+	groups["invokeInterval"], groups["procPath"] = since, text
+	return object(groups)
+}()
+
+// stackdriverShape is StackdriverExporterConfig of NPD's pkg/exporters/stackdriver. With all of gceMetadata NPD does not look at the two
+// durations for fetching it.
+func stackdriverShape(metadata bool) *shape {
+	fetch := since
+	if metadata {
+		fetch = text
+	}
+	return object(map[string]*shape{
+		"exportPeriod": since, "apiEndpoint": text, "metadataFetchTimeout": fetch, "metadataFetchInterval": fetch,
+		"gceMetadata":                 object(map[string]*shape{"projectID": text, "zone": text, "instanceID": text, "instanceName": text}),
+		"panicOnMetadataFetchFailure": yesNo, "customMetricPrefix": text,
+	})
+}
+
 // fits reports where a value and its shape differ.
 func (f *file) fits(v *value, s *shape, where string) {
 	if v.kind == 'n' {
@@ -113,14 +161,17 @@ func (f *file) scalar(v *value, s *shape, where string) {
 		_, err := strconv.Atoi(v.text)
 		ok = v.kind == '0' && err == nil
 	case "time":
-		_, err := time.Parse(time.RFC3339, v.text)
-		ok = ok && err == nil
+		ok = ok && new(time.Time).UnmarshalText([]byte(v.text)) == nil
 	}
 	if !ok {
 		f.mismatch(v, s, where)
 		return
 	}
-	if s.holds != "duration" || s.empty && v.text == "" {
+}
+
+// duration reports what is no duration. NPD looks only at the last value of a key.
+func (f *file) duration(v *value, s *shape, where string) {
+	if v.kind != '"' || s.holds != "duration" || s.empty && v.text == "" {
 		return
 	}
 	if _, err := time.ParseDuration(v.text); err != nil {
@@ -135,7 +186,7 @@ func (f *file) keys(v *value, s *shape, where string) {
 		name, known := field(s, m.key)
 		switch {
 		case !known:
-			f.report("unknown-key", m.keyAt, "%q in %s%s", m.key, where, f.hint(m.key, s))
+			f.report(cmp.Or(s.unknown, "unknown-key"), m.keyAt, "%q in %s%s", m.key, where, f.hint(m.key, s))
 			if s.each != nil {
 				f.fits(m, s.each, strconv.Quote(m.key))
 			}
@@ -148,6 +199,9 @@ func (f *file) keys(v *value, s *shape, where string) {
 		}
 		seen[name] = m
 		f.fits(m, s.fields[name], strconv.Quote(name))
+	}
+	for _, name := range slices.Sorted(maps.Keys(seen)) {
+		f.duration(seen[name], s.fields[name], strconv.Quote(name))
 	}
 }
 
@@ -166,7 +220,7 @@ func field(s *shape, key string) (string, bool) {
 
 // hint says where a key would mean something, or which keys do here.
 func (f *file) hint(key string, here *shape) string {
-	if here.each != nil {
+	if here.unknown == "" && here.each != nil {
 		return ", this plugin does not look at it"
 	}
 	plain := func(s string) string { return strings.ToLower(strings.ReplaceAll(s, "_", "")) }
@@ -181,10 +235,10 @@ func (f *file) hint(key string, here *shape) string {
 	}{
 		{"the file itself", f.shape},
 		{"pluginConfig", f.shape.fields["pluginConfig"]},
-		{"a rule", f.shape.fields["rules"].each},
-		{"a condition", conditions.each},
+		{"a rule", f.shape.fields["rules"].element()},
+		{"a condition", f.shape.fields["conditions"].element()},
 	} {
-		if place.fields[key] != nil && place.shape != here {
+		if place.shape != nil && place.fields[key] != nil && place.shape != here {
 			return ", it belongs into " + place.name
 		}
 	}

@@ -2,21 +2,22 @@ package lint
 
 import "slices"
 
-// Severity tells a file that breaks something from one that surprises.
+// Severity tells a file that breaks something from one that surprises. The worst is the least.
 type Severity int
 
-// Error: NPD does not start, or the rule or monitor never works. Warning: it works, but not as the file looks.
+// Fatal: NPD does not start, or dies. Error: the rule or monitor never works. Warning: it works, but not as the file looks.
+// Note: that cannot be told from the file alone.
 const (
-	Error Severity = iota
+	Fatal Severity = iota
+	Error
 	Warning
+	Note
 )
 
-func (s Severity) String() string {
-	if s == Error {
-		return "error"
-	}
-	return "warning"
-}
+// Severities are the names, in the order of the constants.
+var Severities = []string{"fatal", "error", "warning", "note"}
+
+func (s Severity) String() string { return Severities[s] }
 
 // Trap is a way in which NPD does something else than a file seems to say.
 type Trap struct {
@@ -26,31 +27,34 @@ type Trap struct {
 	Mend     string
 }
 
-// Traps are all that lint knows, in the order of a file: the JSON, the head, conditions, rules, patterns, samples, several files.
+// Traps are all that lint knows, in the order of a file: the JSON, the head, conditions, rules, patterns, samples, metrics, several files.
 var Traps = []Trap{
-	{"json", Error, "NPD does not start", "make it one valid JSON value without comments, trailing commas or a byte order mark"},
-	{"wrong-type", Error, "NPD does not start", "write the value in the type NPD decodes it into"},
-	{"duration", Error, "NPD does not start", `write a number and a unit, as in "30s" or "1m30s"`},
+	{"json", Fatal, "NPD does not start", "make it one valid JSON value without comments, trailing commas or a byte order mark"},
+	{"wrong-type", Fatal, "NPD does not start", "write the value in the type NPD decodes it into"},
+	{"duration", Fatal, "NPD does not start", `write a number and a unit, as in "30s" or "1m30s"`},
 	{"unknown-key", Warning, "NPD ignores it silently", "correct the key or take it out"},
 	{"key-case", Warning, "NPD takes it, other tools may not, and a second spelling overrides it", "write the name exactly"},
 	{"duplicate-key", Warning, "the last one counts, parts of the first may remain", "keep one"},
 
-	{"plugin-unknown", Error, "NPD does not start", "custom for --config.custom-plugin-monitor, journald, kmsg or filelog for --config.system-log-monitor"},
+	{"plugin-unknown", Fatal, "NPD does not start", "custom for --config.custom-plugin-monitor, journald, kmsg or filelog for --config.system-log-monitor"},
 	{"source-empty", Warning, "events have no component, and share their rate limit with every other file without one", "give each file a source of its own"},
-	{"interval-not-positive", Error, "NPD does not start", "an interval above zero"},
+	{"interval-not-positive", Fatal, "NPD does not start", "an interval above zero"},
 	{"timeout-not-positive", Error, "the plugin is never started, each run is Unknown", "a timeout above zero"},
 	{"timeout-over-interval", Warning, "a run that hangs makes the next ones drop out", "a timeout below invoke_interval"},
-	{"concurrency", Error, "at 0 no rule ever runs, below 0 NPD does not start", "1 or more"},
+	{"concurrency", Fatal, "NPD does not start", "1 or more"},
+	{"concurrency-zero", Error, "no rule ever runs", "1 or more"},
 	{"output-default", Warning, "messages are cut at 80 bytes", "set max_output_length"},
-	{"output-not-positive", Error, "at 0 each message is empty, below 0 NPD dies in the first run", "a length from 1 to 4096"},
+	{"output-negative", Fatal, "NPD dies in the first run", "a length from 1 to 4096"},
+	{"output-zero", Error, "each message is empty", "a length from 1 to 4096"},
 	{"output-over-4096", Warning, "NPD reads 4096 bytes of stdout and no more", "a length up to 4096"},
 	{"message-change", Warning, "each new message writes an event and resets lastTransitionTime, which remediation counts from", "false, or messages that hold no changing number"},
 	{"initial-status", Warning, "a restart of NPD sets each condition to False before the first look", `"skip_initial_status": true in pluginConfig (NPD 0.8.18 or newer)`},
-	{"buffer-size", Error, "NPD dies when it allocates the buffer", "some lines, 10 is the default"},
+	{"buffer-size", Fatal, "NPD dies when it allocates the buffer", "some lines, 10 is the default"},
+	{"buffer-large", Error, "NPD holds 24 bytes for each line and joins all of them for each new one", "some lines, 10 is the default"},
 	{"journald-source", Error, "the monitor does not start, and /healthz says ok", "pluginConfig.source: a SYSLOG_IDENTIFIER"},
 	{"journald-path", Warning, "NPD reads the default journal of its own container", `"logPath": "/var/log/journal", mounted from the host`},
 	{"filelog-config", Error, "no line is ever understood", "timestamp, message and timestampFormat in pluginConfig, all three"},
-	{"filelog-regexp", Error, "NPD does not start", "correct the expression"},
+	{"filelog-regexp", Fatal, "NPD does not start", "correct the expression"},
 	{"filelog-path", Error, "the monitor does not start, and /healthz says ok", "logPath: the log file"},
 	{"skip-list", Warning, "only filelog looks at it", "take it out, or write the exception into the pattern"},
 
@@ -63,25 +67,28 @@ var Traps = []Trap{
 	{"percent", Warning, "the event's text is used as a printf format and comes out garbled", "a text without %"},
 
 	{"no-rules", Warning, "the monitor does nothing", "at least one rule"},
-	{"rule-null", Error, "NPD dies of it in a custom plugin file; in a log file it matches each line, for nothing", "take it out"},
+	{"rule-null", Fatal, "NPD does not start", "take it out"},
+	{"rule-empty", Warning, "it matches each line, for nothing", "take it out"},
 	{"type-unknown", Error, "NPD takes it for permanent without checking that the condition is declared", `"temporary" or "permanent"`},
-	{"condition-undeclared", Error, "NPD does not start with a custom plugin file; in a log file the rule does nothing, silently", "declare it under conditions"},
+	{"condition-undeclared", Fatal, "NPD does not start", "declare it under conditions"},
+	{"condition-unknown", Error, "the rule does nothing, silently", "declare it under conditions"},
 	{"condition-ignored", Warning, "a temporary rule writes events, the condition does not move", `take it out, or "type": "permanent"`},
 	{"condition-two-rules", Warning, "each OK of one plugin overwrites the problem of the other", "one condition, one rule, one file"},
 	{"temporary-plugin", Warning, "each bad or Unknown run writes a Warning event and counts as a problem", "a permanent rule with a condition"},
 	{"reason-empty", Warning, "events and metrics have an empty reason", "a reason"},
+	{"label", Fatal, "NPD's metrics do not take it, and NPD does not start", "printable ASCII of up to 255 bytes"},
 	{"reason-twice", Warning, "problem_counter and problem_gauge cannot tell the two apart", "a reason for each"},
 	{"rule-interval", Warning, "no release of NPD knows it yet, and all ignore it silently", "one file for each interval"},
-	{"rule-timeout", Error, "NPD does not start", "a rule's timeout up to that of pluginConfig (5s if it has none)"},
+	{"rule-timeout", Fatal, "NPD does not start", "a rule's timeout up to that of pluginConfig (5s if it has none)"},
 	{"check-timeout", Warning, "NPD kills the check before it can give its verdict", "a --timeout below the rule's timeout"},
-	{"path-missing", Error, "NPD does not start", "put the plugin there before NPD starts"},
+	{"path-missing", Fatal, "NPD does not start", "put the plugin there before NPD starts"},
 	{"path-relative", Warning, "it depends on the directory NPD is started in", "an absolute path"},
 	{"path-not-executable", Error, "each run is Unknown", "chmod +x, and a regular file"},
 
 	{"log-permanent", Warning, "nothing sets the condition back until NPD restarts", `"type": "temporary", and a polled check for the condition`},
 	{"pattern-empty", Error, "it matches each line", "a pattern"},
-	{"pattern-invalid", Error, "NPD does not start", "correct the expression (Go RE2: no lookahead, no backreference)"},
-	{"pattern-end", Warning, "it matches only lines that end right there", "end it with .*"},
+	{"pattern-invalid", Fatal, "NPD does not start", "correct the expression (Go RE2: no lookahead, no backreference)"},
+	{"pattern-end", Note, "it matches only lines that end right there", "end it with .* if they can go on, or show a line with a sample"},
 	{"pattern-alternation", Warning, "the end of the line binds only the last branch, others match one line up to bufferSize times", "group it: (?:A|B).*"},
 	{"pattern-slow", Warning, "NPD searches all buffered lines for each new line, and may match over several", `no ^ or (?s), and classes without newline: [^"\n] for [^"]`},
 
@@ -93,7 +100,14 @@ var Traps = []Trap{
 	{"sample-reason", Warning, "no rule of the file has this reason", "correct the reason or take its samples out"},
 	{"sample-broken", Warning, "this line and what follows is not tried", "begin it with #, +, - or ; and a blank"},
 
+	{"metric-unknown", Warning, "NPD makes no such metric", "correct the name or take it out"},
+	{"metric-name", Fatal, "NPD cannot make the metric and does not start", "printable ASCII of up to 255 bytes"},
+	{"metric-twice", Fatal, "NPD cannot make the second one and does not start", "a displayName for each metric, and each metric in one file"},
+	{"net-incomplete", Fatal, "NPD does not start: with one metric of net it needs all of them", "add it"},
+	{"lsblk-timeout", Fatal, "NPD does not start", "a lsblkTimeout (default 5s) up to invokeInterval (default 60s)"},
+
 	{"condition-two-files", Warning, "each file overwrites the condition with what it knows", "one condition, one file"},
+	{"suppression-unused", Warning, "no finding is like it", "take it out"},
 	{"source-shared", Warning, "events are limited per source: 25, then one in 5 minutes, for both files together", "a source for each file"},
 }
 
