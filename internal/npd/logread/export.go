@@ -102,6 +102,9 @@ func (r *Reader) binaryField(e *Entry, name []byte) error {
 
 // field takes in a field.
 func (r *Reader) field(e *Entry, name, value []byte) {
+	if len(name) == 0 {
+		return
+	}
 	switch name[0] {
 	case 'M':
 		if bytes.Equal(name, messageField) {

@@ -7,6 +7,12 @@ import (
 	"unicode/utf8"
 )
 
+// What journalctl -o json-seq and -o json-sse put before each object.
+var (
+	recordSeparator = []byte{0x1e}
+	ssePrefix       = []byte("data: ")
+)
+
 // nextJSON reads the next line that is a journal entry.
 func (r *Reader) nextJSON(e *Entry) error {
 	for {
@@ -14,6 +20,7 @@ func (r *Reader) nextJSON(e *Entry) error {
 		if err != nil {
 			return err
 		}
+		line = bytes.TrimPrefix(bytes.TrimPrefix(line, recordSeparator), ssePrefix)
 		if len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}

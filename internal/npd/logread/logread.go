@@ -31,6 +31,7 @@ const (
 	Text Format = iota
 	Export
 	JSON
+	Verbose
 	Journal
 )
 
@@ -40,6 +41,8 @@ func (f Format) String() string {
 		return "journal export"
 	case JSON:
 		return "journal JSON"
+	case Verbose:
+		return "journal verbose"
 	case Journal:
 		return "journal files"
 	}
@@ -72,8 +75,11 @@ type Reader struct {
 
 	Cut     int // entries whose message was cut at MaxMessage
 	Skipped int // lines that are no journal entry, or are longer than 5 MiB as JSON
+	Blobs   int // entries of which journalctl shows only how long the message is
+	Units   int // lines that name a unit in place of the identifier
 
 	in          *bufio.Reader
+	dmesg       bool // a time in brackets is the kernel's
 	journal     *journalfile.Journal
 	found       journalfile.Entry
 	message     []byte
@@ -81,10 +87,14 @@ type Reader struct {
 	stamp       []byte
 	value       []byte // of a field
 	long        []byte // a line that does not fit into the buffer
+	held        []byte // a line while what follows is looked at
 }
 
-// ErrCompressed is what New returns for a stream that is not plain.
-var ErrCompressed = errors.New("compressed, unpack it first")
+// What New returns for a stream that is no log.
+var (
+	ErrCompressed = errors.New("compressed, unpack it first")
+	ErrBinary     = errors.New("binary, no log")
+)
 
 // New finds out the format of a stream by how it begins. An empty one is text.
 func New(from io.Reader) (*Reader, error) {
@@ -98,15 +108,22 @@ func New(from io.Reader) (*Reader, error) {
 			return nil, ErrCompressed
 		}
 	}
+	start := bytes.TrimPrefix(bytes.TrimPrefix(head, recordSeparator), ssePrefix)
 	switch {
 	case bytes.HasPrefix(head, []byte("__CURSOR=")), bytes.HasPrefix(head, []byte("__REALTIME_TIMESTAMP=")):
 		return NewFormat(in, Export), nil
 	case bytes.HasPrefix(head, []byte("{\n\t\"__")):
 		return nil, errors.New("journalctl's json-pretty, take -o json or -o export")
-	case bytes.HasPrefix(head, []byte("{")) && journalJSON(head):
+	case bytes.HasPrefix(start, []byte("{")) && journalJSON(start):
 		return NewFormat(in, JSON), nil
+	case bytes.IndexByte(head, 0) >= 0:
+		return nil, ErrBinary
+	case isVerbose(head):
+		return NewFormat(in, Verbose), nil
 	}
-	return NewFormat(in, Text), nil
+	r := NewFormat(in, Text)
+	r.dmesg = isDmesg(head)
+	return r, nil
 }
 
 // journalJSON tells journalctl's JSON from a log whose lines are JSON. Not all versions begin with the cursor.
@@ -128,6 +145,8 @@ func (r *Reader) Next(e *Entry) error {
 		return r.nextExport(e)
 	case JSON:
 		return r.nextJSON(e)
+	case Verbose:
+		return r.nextVerbose(e)
 	case Journal:
 		return r.nextJournal(e)
 	}

@@ -156,6 +156,18 @@ func TestText(t *testing.T) {
 		"Jan  2 15:04:05. ":                                                         ` -1 "Jan  2 15:04:05. "`,
 		"-- Boot 0123456789abcdef --":                                               ` -1 "-- Boot 0123456789abcdef --"`,
 		"\xff\x00":                                                                  ` -1 "\xff\x00"`,
+		"Fri 2026-01-02 15:04:05 CET node-1 kubelet[1]: a":                          `kubelet -1 "a"`,
+		"Fri 2026-01-02 15:04:05.123456 UTC kubelet[1]: a":                          `kubelet -1 "a"`,
+		"Fri 2026-01-02 15:04:05 UTC node-1 k.service[1]: a":                        `k -1 "a"`,
+		"Fri 2026-01-02 15:04:05 UTC node-1 user@0.service/k3s.service[9]: a":       `k3s -1 "a"`,
+		"Fri 2026-01-02 15:04:05 UTC":                                               ` -1 "Fri 2026-01-02 15:04:05 UTC"`,
+		"1767366245.123456 node-1 kernel: a":                                        `kernel -1 "a"`,
+		"Jan  2 15:04:05 kubelet[123]: a: b":                                        `kubelet -1 "a: b"`,
+		"2026-11-27T12:30:25,289667+00:00 EXT4-fs (loop1): a":                       `kernel -1 "EXT4-fs (loop1): a"`,
+		"[Fri Nov 27 12:30:25 2026] EXT4-fs (loop1): a":                             `kernel -1 "EXT4-fs (loop1): a"`,
+		"kern  :info  : [Fri Nov 27 12:30:25 2026] a":                               `kernel -1 "a"`,
+		"6,1234,12345678,-,caller=T1;it; hangs":                                     `kernel -1 "it; hangs"`,
+		"6,x,12345678,-;a":                                                          ` -1 "6,x,12345678,-;a"`,
 		"Jan  2 15:04:05 h kubelet[12] x":                                           ` -1 "Jan  2 15:04:05 h kubelet[12] x"`,
 	} {
 		got, err := read(t, NewFormat(strings.NewReader(data), Text))
@@ -193,6 +205,12 @@ func TestTimes(t *testing.T) {
 		"E0102 15:04:05.123456     1 a.go:1] b":     "2026-01-02T15:04:05+01:00",
 		`time="2026-01-02T15:04:05Z" level=info`:    "2026-01-02T16:04:05+01:00",
 		`time="2026-01-02`:                          "0001-01-01T00:00:00Z",
+		"Fri 2026-01-02 15:04:05 UTC h a: b":        "2026-01-02T16:04:05+01:00",
+		"Fri 2026-01-02 15:04:05.25 -03 h a: b":     "2026-01-02T19:04:05+01:00",
+		"Fri 2026-01-02 15:04:05 CET h a: b":        "2026-01-02T15:04:05+01:00",
+		"Fri 2026-01-42 15:04:05 CET h a: b":        "0001-01-01T00:00:00Z",
+		"1767366245.123456 h a: b":                  "2026-01-02T16:04:05+01:00",
+		"2026-01-02T15:04:05,123456+00:00 a":        "2026-01-02T16:04:05+01:00",
 		"nothing":                                   "0001-01-01T00:00:00Z",
 		"Jxn  2 15:04:05 h a: b":                    "0001-01-01T00:00:00Z",
 		"2026-99-02T15:04:05Z h a: b":               "0001-01-01T00:00:00Z",
@@ -307,18 +325,33 @@ func FuzzJSON(f *testing.F) {
 }
 
 func FuzzText(f *testing.F) {
-	for _, s := range []string{"Jan  2 15:04:05 h kubelet[1]: a", "2026-01-02T15:04:05Z h kernel: [ 1.5][ T1] a", "[Fri Jan  2 15:04:05 2026] a", `time="x`, "E0102 15:04:05.123456 1 a"} {
+	for _, s := range []string{"Jan  2 15:04:05 h kubelet[1]: a\n                             b", "Fri 2026-01-02 15:04:05.5 UTC h x/k.service[1]: a", "1767366245.123456 h k: a", "6,1,2,-;a",
+		"kern  :info  : [ 1.5] a", "<6>[Nov27 11:51] a", "[1.5 <2.5>] h k[1]: a", "2026-11-27T12:30:25,289667+00:00 a", "2026-01-02T15:04:05Z h kernel: [ 1.5][ T1] a", "[Fri Jan  2 15:04:05 2026] a", `time="x`, "E0102 15:04:05.123456 1 a"} {
 		f.Add([]byte(s), "kernel")
 	}
 	f.Fuzz(func(t *testing.T, data []byte, identifier string) {
-		r := NewFormat(bytes.NewReader(data), Text)
+		r, err := New(bytes.NewReader(data))
+		if err != nil || r.Format != Text {
+			return
+		}
 		r.Identifier = identifier
 		var e Entry
 		for r.Next(&e) == nil {
 			e.Time()
-			if !bytes.HasSuffix(e.Line, e.Message) {
+			if first, _, _ := bytes.Cut(e.Message, []byte{'\n'}); !bytes.HasSuffix(e.Line, first) {
 				t.Errorf("message %q is no end of %q", e.Message, e.Line)
 			}
+		}
+	})
+}
+
+func FuzzVerbose(f *testing.F) {
+	f.Add([]byte("Fri 2026-01-02 15:04:05.123456 UTC [s=6;i=1]\n    SYSLOG_IDENTIFIER=kubelet\n    MESSAGE=first\n              second\n    PRIORITY=3\n-- Boot 1 --\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r := NewFormat(bytes.NewReader(data), Verbose)
+		lines, err := read(t, r)
+		if err != nil || len(lines)+r.Skipped > 1+bytes.Count(data, []byte{'\n'}) {
+			t.Errorf("%d entries, %d lines skipped, %v", len(lines), r.Skipped, err)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package logread
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -20,6 +21,8 @@ const (
 	traditional            // without year and zone
 	dmesg                  // without zone
 	klog                   // month, day, time; without year and zone
+	full                   // date, time, and the abbreviation of the zone
+	unix                   // seconds since 1970, with microseconds
 )
 
 func (s stamp) time(now time.Time) time.Time {
@@ -29,7 +32,7 @@ func (s stamp) time(now time.Time) time.Time {
 			return time.UnixMicro(micros)
 		}
 	case rfc3339:
-		for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05Z0700"} {
+		for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05Z0700"} { // both take a fraction, behind a point or a comma
 			if t, err := time.Parse(layout, string(s.text)); err == nil {
 				return t.Local()
 			}
@@ -46,6 +49,27 @@ func (s stamp) time(now time.Time) time.Time {
 		if t, err := time.ParseInLocation("0102 15:04:05", string(s.text), time.Local); err == nil {
 			return lastSuch(t, now)
 		}
+	case full:
+		return s.full()
+	case unix:
+		if micros, err := strconv.ParseInt(string(s.text[:10])+string(s.text[11:]), 10, 64); err == nil {
+			return time.UnixMicro(micros)
+		}
+	}
+	return time.Time{}
+}
+
+// full reads a date and a time with the abbreviation of a zone, which says nothing by itself but for UTC and +01: else it is local time.
+func (s stamp) full() time.Time {
+	text := string(s.text)
+	for _, layout := range []string{"2006-01-02 15:04:05 UTC", "2006-01-02 15:04:05 GMT", "2006-01-02 15:04:05 -07", "2006-01-02 15:04:05 -0700"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t.Local()
+		}
+	}
+	at, _, _ := strings.Cut(text[min(len(text), len("2006-01-02 ")):], " ")
+	if t, err := time.ParseInLocation(time.DateTime, text[:min(len(text), len("2006-01-02 "))]+at, time.Local); err == nil {
+		return t
 	}
 	return time.Time{}
 }
