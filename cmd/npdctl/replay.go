@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -26,9 +28,13 @@ directories of machines in it are read as one journal, as by journalctl -D, but 
 Another file, or stdin, holds
   journalctl -o export
   journalctl -o json --all     without --all journalctl leaves out messages longer than 4096 bytes
+  journalctl -o verbose --all
   a text log                   /var/log/messages, /var/log/syslog: "Jan  2 15:04:05 host kubelet[1]: message" or
                                "2026-01-02T15:04:05+00:00 host kubelet[1]: message"; the kernel's "[  12.3] " is taken off
-and is told apart by how it begins. gzip is unpacked.
+  journalctl                   in any of its short forms; -o with-unit names units: kubelet.service is taken for kubelet
+  dmesg, dmesg -T              and its other forms with a time; also what was read from /dev/kmsg
+and is told apart by how it begins. gzip is unpacked. Lines that name no identifier, such as those of journalctl -o cat, of
+dmesg -t or of a service's own file, are tried with --identifier.
 
 Each line goes to the rule files that watch its identifier (pluginConfig.source for journald, kernel for kmsg). A filelog
 file gets each line of a text log and picks what it takes itself. Rules match as NPD matches them. A message is cut at
@@ -45,8 +51,8 @@ is one moment.
 texts are replaced, and the most frequent 20 of what is then the same are shown. With more than 1000 kinds a count is "at
 most" that many.
 
-Exit codes: 0 no rule matched, 1 some did, 2 the source, or a file of a journal, cannot be read (to its end),
-or a usage error.
+Exit codes: 0 no rule matched, 1 some did, 2 no rule was tried on any line, the source, or a file of a journal, cannot be
+read (to its end), or a usage error.
 
 Examples:
   npdctl replay /var/log/journal
@@ -97,6 +103,9 @@ func replay(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	broken := o.read(ctx, p, stderr)
+	if broken == nil {
+		broken = p.untried(&o)
+	}
 	if broken == nil || p.lines > 0 {
 		if err := p.report(o, stdout); err != nil {
 			return fail(err)
@@ -106,7 +115,7 @@ func replay(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "npdctl replay:", note)
 	}
 	switch {
-	case broken != nil && p.lines == 0:
+	case broken != nil && (p.lines == 0 || !p.tried):
 		return fail(broken)
 	case broken != nil:
 		return fail(fmt.Errorf("not read to the end: %w", broken))
@@ -127,6 +136,10 @@ type past struct {
 	nameless  int                      // without identifier
 	cut       int                      // longer than is kept
 	skipped   int                      // that are no entry
+	blobs     int                      // of which journalctl shows only how long the message is
+	units     int                      // that name a unit in place of the identifier
+	tried     bool                     // a rule was tried on some line
+	unwatched map[string]int           // lines by identifier, while none was tried; not of more than maxUnwatched
 	took      time.Duration
 	notes     []string
 	clock     time.Time // of the last line that had a time
@@ -160,7 +173,7 @@ func newPast(paths []string) (*past, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &past{watched: map[string][]*pastFile{}, recorders: map[string]*npd.Recorder{}}
+	p := &past{watched: map[string][]*pastFile{}, recorders: map[string]*npd.Recorder{}, unwatched: map[string]int{}}
 	for _, path := range files {
 		monitor, err := npd.LoadLogMonitor(path)
 		if err != nil {
@@ -191,7 +204,9 @@ func (p *past) matched() bool {
 // readAll takes in all entries. What was read before an error counts.
 func (p *past) readAll(ctx context.Context, from *logread.Reader, shown *progress) error {
 	var e logread.Entry
-	defer func() { p.cut, p.skipped = p.cut+from.Cut, p.skipped+from.Skipped }()
+	defer func() {
+		p.cut, p.skipped, p.blobs, p.units = p.cut+from.Cut, p.skipped+from.Skipped, p.blobs+from.Blobs, p.units+from.Units
+	}()
 	for {
 		err := from.Next(&e)
 		switch {
@@ -235,8 +250,12 @@ func (p *past) take(e *logread.Entry) {
 				continue // as NPD does
 			}
 			f.lines++
+			p.tried = true
 			matched = p.match(f, e, string(e.Message), e.Time) || matched
 		}
+	}
+	if !p.tried {
+		p.countUnwatched(e)
 	}
 	if e.Line != nil {
 		for _, f := range p.filelogs {
@@ -251,13 +270,14 @@ func (p *past) take(e *logread.Entry) {
 // matchLine gives a line of a text log to a filelog.
 func (p *past) matchLine(f *pastFile, e *logread.Entry) bool {
 	line := string(e.Line)
-	if !f.CanMatch(line) {
+	if p.tried && !f.CanMatch(line) {
 		return false
 	}
 	message, at, ok := f.Translate(line)
 	if !ok {
 		return false
 	}
+	p.tried = true
 	f.lines++
 	return p.match(f, e, message, func() time.Time { return at })
 }
@@ -310,6 +330,42 @@ func (p *past) count(f *pastFile, m *npd.Match, at time.Time) {
 	if combined {
 		r.combined++
 	}
+}
+
+// maxUnwatched is of how many identifiers lines are counted.
+const maxUnwatched = 1000
+
+func (p *past) countUnwatched(e *logread.Entry) {
+	for _, identifier := range e.Identifiers {
+		if _, known := p.unwatched[string(identifier)]; known || len(p.unwatched) < maxUnwatched {
+			p.unwatched[string(identifier)]++
+		}
+	}
+}
+
+// untried says why no rule was tried on any line, and what would help; nil if some was.
+func (p *past) untried(o *replayOptions) error {
+	if p.tried {
+		return nil
+	}
+	watched := strings.Join(slices.Sorted(maps.Keys(p.watched)), ", ")
+	switch {
+	case p.lines == 0 && len(p.unwatched) == 0:
+		return fmt.Errorf("nothing was tried: %s is empty", o.source)
+	case len(p.unwatched) > 0:
+		most := slices.SortedFunc(maps.Keys(p.unwatched), func(a, b string) int {
+			return cmp.Or(p.unwatched[b]-p.unwatched[a], strings.Compare(a, b))
+		})
+		var named []string
+		for _, identifier := range most[:min(len(most), 5)] {
+			named = append(named, fmt.Sprintf("%s (%d)", identifier, p.unwatched[identifier]))
+		}
+		return fmt.Errorf("nothing was tried: the rules watch %s, the lines are of %s; npdctl install writes rules for the identifiers of a distribution",
+			cmp.Or(watched, "no identifier"), strings.Join(named, ", "))
+	case watched == "":
+		return errors.New("nothing was tried: the filelog rules understand no line; they read text logs in the form that their files name")
+	}
+	return fmt.Errorf("nothing was tried: no line names an identifier, and the rules watch %s; --identifier kubelet takes all lines for kubelet's, journalctl -o export names those of the journal", watched)
 }
 
 // maxSample is how many bytes of a line are shown.

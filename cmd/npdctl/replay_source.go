@@ -67,8 +67,14 @@ func (o *replayOptions) readStream(ctx context.Context, p *past, from io.Reader,
 		p.leaveFilelogs()
 	}
 	err = p.readAll(ctx, reader, shown)
-	if p.nameless > 0 && reader.Format == logread.Text && o.identifier == "" {
+	if p.nameless > 0 && p.tried && reader.Format == logread.Text && o.identifier == "" {
 		p.note("%d lines name no identifier, no rule for one was tried on them; --identifier gives them one", p.nameless)
+	}
+	if p.units > 0 {
+		p.note("%d lines name a unit and not an identifier: kubelet.service is taken for kubelet; journalctl -o short-full names identifiers", p.units)
+	}
+	if p.blobs > 0 {
+		p.note("of %d messages there is only how long they are: journalctl --all shows them, and -o export", p.blobs)
 	}
 	return err
 }
@@ -96,6 +102,9 @@ func (o *replayOptions) readJournal(ctx context.Context, p *past, shown *progres
 	}
 	shown.end = journal.End()
 	err = p.readAll(ctx, logread.NewJournal(journal), shown)
+	if err == nil && p.lines == 0 {
+		err = o.countOthers(p, watch)
+	}
 	if n := journal.Damaged(); n > 0 {
 		p.note("%d entries or fields are damaged and were left out", n)
 	}
@@ -110,6 +119,29 @@ func (o *replayOptions) readJournal(ctx context.Context, p *past, shown *progres
 			p.note("%v", b)
 		}
 		return fmt.Errorf("%d of %d files are not whole", len(broken), journal.Files())
+	}
+	return nil
+}
+
+// maxOthers is how many entries of a journal without any that is watched are counted by their identifiers.
+const maxOthers = 10_000
+
+// countOthers counts what is in a journal in which nothing is watched.
+func (o *replayOptions) countOthers(p *past, watch func(time.Time) error) error {
+	journal, err := logread.OpenJournal(nil, time.Time{}, watch, o.source)
+	if err != nil {
+		return err
+	}
+	defer journal.Close()
+	reader := logread.NewJournal(journal)
+	var e logread.Entry
+	for range maxOthers {
+		if err := reader.Next(&e); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		p.countUnwatched(&e)
 	}
 	return nil
 }

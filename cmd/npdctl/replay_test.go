@@ -119,10 +119,49 @@ func TestReplayNothing(t *testing.T) {
 		t.Errorf("exit %d, %s", code, errs)
 	}
 	s.has(out, "Rules that matched:\n  none\n", "match no rule:\n  none\n", "1 lines in ", "for kubelet.json 1\n")
-	if code, out, _ = s.replay(s.write("empty", "")); code != 0 {
-		t.Errorf("exit %d", code)
+}
+
+// Where no rule was tried on any line, that is no success: the reason says what would help.
+func TestReplayNothingTried(t *testing.T) {
+	s := replaySite(t)
+	journaltest.File{Entries: []journaltest.Entry{entryAt(time.Unix(1e9, 0), "k3s", "MESSAGE=it sighs")}}.Write(t, filepath.Join(s.dir, "journal/x.journal"))
+	for path, want := range map[string]string{
+		s.write("empty", ""):                                                            "is empty",
+		s.write("cat", "it sighs\nit hangs\n"):                                          "no line names an identifier, and the rules watch kernel, kubelet; --identifier kubelet",
+		s.write("other", "Jan  2 15:04:05 node k3s[1]: it sighs\n"):                     "the rules watch kernel, kubelet, the lines are of k3s (1); npdctl install",
+		s.write("binary", "\x7fELF\x02\x01\x01\x00\x00it sighs\n"):                      "binary, no log",
+		filepath.Join(s.dir, "journal"):                                                 "the rules watch kernel, kubelet, the lines are of k3s (1)",
+		s.write("export", entry(time.Now(), "SYSLOG_IDENTIFIER=k3s\nMESSAGE=it sighs")): "the lines are of k3s (1)",
+	} {
+		code, _, errs := s.replay(path)
+		if code != 2 || !strings.Contains(errs, want) {
+			t.Errorf("%s: exit %d, %s", path, code, errs)
+		}
 	}
-	s.has(out, "0 lines in ", "for no rule file\n")
+	for path, identifier := range map[string]string{"cat": "kubelet", "other": "kubelet"} {
+		if code, _, _ := s.replay("--identifier", identifier, filepath.Join(s.dir, path)); (code == 1) != (path == "cat") {
+			t.Errorf("%s: exit %d", path, code)
+		}
+	}
+}
+
+// The forms in which people have their logs.
+func TestReplayForms(t *testing.T) {
+	s := replaySite(t)
+	for name, data := range map[string]string{
+		"short-full": "Fri 2026-01-02 15:04:05 UTC node kubelet[1]: it sighs\n",
+		"with-unit":  "Fri 2026-01-02 15:04:05 UTC node kubelet.service[1]: it sighs\n",
+		"dmesg":      "[    1.5] it hangs\n",
+		"dmesg-T":    "[Fri Jan  2 15:04:05 2026] it hangs\n",
+		"verbose":    "Fri 2026-01-02 15:04:05.123456 UTC [s=1;i=1]\n    SYSLOG_IDENTIFIER=kubelet\n    MESSAGE=it sighs\n",
+	} {
+		code, out, errs := s.replay(s.write(name, data))
+		if code != 1 || (errs != "") != (name == "with-unit") {
+			t.Errorf("%s: exit %d, %s%s", name, code, out, errs)
+		}
+	}
+	_, _, errs := s.replay(s.write("blob", "Fri 2026-01-02 15:04:05 UTC node kubelet[1]: [12B blob data]\n"))
+	s.has(errs, "of 1 messages there is only how long they are: journalctl --all")
 }
 
 func TestReplayStdin(t *testing.T) {
@@ -146,10 +185,10 @@ func TestReplayIdentifier(t *testing.T) {
 	s := replaySite(t)
 	path := s.write("kubelet.log", "I0102 15:04:05.123456    1 a.go:1] it sighs\n"+strings.Repeat("x", 2<<20)+"\n")
 	code, _, errs := s.replay("-o", "json", path)
-	if code != 0 {
+	if code != 2 {
 		t.Errorf("exit %d", code)
 	}
-	s.has(errs, "2 lines name no identifier", "--identifier")
+	s.has(errs, "no line names an identifier", "--identifier")
 	code, out, errs := s.replay("--identifier", "kubelet", path)
 	if code != 1 || errs != "" {
 		t.Errorf("exit %d, %s", code, errs)
@@ -192,10 +231,15 @@ today node kubelet[1]: it sighs
 	}
 	s.has(out, "1      1       2026-01-02 15:04:05  2026-01-02 15:04:05  KubeletSighs", "4 lines", "file.json 1")
 	code, _, errs := s.replay(s.write("export", entry(time.Now(), "SYSLOG_IDENTIFIER=kubelet\nMESSAGE=it sighs")))
-	if code != 0 {
+	if code != 2 {
 		t.Errorf("exit %d", code)
 	}
-	s.has(errs, "file.json is left out")
+	s.has(errs, "file.json is left out", "nothing was tried: the rules watch no identifier")
+	code, _, errs = s.replay(s.write("sshd", "2026-01-02T15:04:06+01:00 node sshd[1]: it smiles\n"))
+	if code != 2 {
+		t.Errorf("exit %d", code)
+	}
+	s.has(errs, "nothing was tried")
 	if err := os.WriteFile(filepath.Join(s.dir, "journal/x.journal"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
