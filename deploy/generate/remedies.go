@@ -136,6 +136,12 @@ close nodes for new pods, and let machines be replaced last; never without a lim
 - [node-health-check.yaml](node-health-check.yaml): medik8s reboots the node, for "replace". Only while nine tenths are healthy.
 
 Controllers count from the condition's ` + "`lastTransitionTime`" + `. It stays as it is while the message changes, because the configs here have ` + "`enable_message_change_based_condition_update: false`" + `; leave that so. That of service-restarts alone begins anew when another service is told of.
+
+A restart of node-problem-detector resets ` + "`lastTransitionTime`" + ` of every condition, and no setting keeps it: ` + "`skip_initial_status: true`" + ` keeps the status only. It becomes the time of the first run after
+the restart, or of the restart itself where nothing is wrong. So each restart starts the timeouts of these controllers over. It never makes them act too early. A rollout of the DaemonSet delays a
+remediation by up to its timeout, and a node-problem-detector that restarts more often than the timeout (` + patience + ` here) prevents it. Alert on its restarts, and take alerts, not ` + "`lastTransitionTime`" + `, for how
+long a problem has lasted: ` + "`for:`" + ` counts the status, which a restart does not change.
+
 Conditions of a check that was removed stay on the node for ever: ` + "`npdctl cleanup`" + ` removes them.
 `)
 	return b.String(), nil

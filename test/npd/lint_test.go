@@ -74,7 +74,6 @@ var written = []struct{ flag, content string }{
 	{systemLog, `{"plugin": "filelog", "pluginConfig": {"Message": "["}}`},
 	{stats, `{"cpu": {}}`},
 	{stats, `[]`},
-	{stats, `[{"moduleName": 5}]`},
 	{stats, `{"invokeInterval": "60"}`},
 	{stats, `{"invokeInterval": "0s"}`},
 	{stats, `{"invokeInterval": "4s"}`},
@@ -166,8 +165,17 @@ func newDeathbed(flag, content string) deathbed {
 
 // asksGoogle says whether the exporter would ask a server of Google's before it says anything.
 func (d deathbed) asksGoogle() bool {
+	if d.flag != stackdriver || d.fatal {
+		return false
+	}
 	var c struct{ GCEMetadata map[string]any }
-	return d.flag == stackdriver && !d.fatal && json.Unmarshal([]byte(d.content), &c) == nil && len(c.GCEMetadata) < 4
+	if err := json.Unmarshal([]byte(d.content), &c); err != nil {
+		return false
+	}
+	return slices.ContainsFunc([]string{"projectID", "zone", "instanceID", "instanceName"}, func(key string) bool {
+		text, _ := c.GCEMetadata[key].(string)
+		return text == ""
+	})
 }
 
 // dies starts NPD with the file beside a good one and says whether it dies, and its last words.
