@@ -80,3 +80,16 @@ func TestNewNode(t *testing.T) {
 		t.Errorf("%d rules", rules)
 	}
 }
+
+// TestCriticalReasons: what a tenant can have kubelet write pages nobody.
+func TestCriticalReasons(t *testing.T) {
+	r, err := readReasons("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, reason := range r.Critical {
+		if strings.HasPrefix(reason, "Kubelet") {
+			t.Errorf("%s is critical: a probe's output can hold its words", reason)
+		}
+	}
+}
