@@ -22,9 +22,9 @@ Finds what node-problem-detector ignores silently, dies of, or gets wrong in its
 together: give it all files that one NPD loads. It knows the files of the custom plugin, system log and system stats
 monitors and of the Stackdriver exporter, whoever wrote them.
 
-A FILE is JSON, or YAML in which configurations stand as text below keys that end in .json: ConfigMaps, lists and streams
-of them, values of Helm charts with settings.custom_monitor_definitions. A DIR stands for the *.json, *.yaml and *.yml
-files right in it, - for stdin. Render Helm templates first.
+A FILE is JSON, or YAML with configurations as text under keys that end in .json: ConfigMaps, lists and streams of them,
+Helm values with settings.custom_monitor_definitions. A DIR stands for the *.json, *.yaml and *.yml files right in it,
+- for stdin. Render Helm templates first.
 
 The rules of a log file NAME.json are tried on the samples in testdata/NAME.txt beside it, where there are some:
   # Reason [Reason...]   what the + lines that follow must fire
@@ -36,12 +36,12 @@ Each finding is one line: file:line:column: severity: what: what happens; mend: 
   fatal    NPD does not start, or dies
   error    the rule or monitor never works
   warning  it works, but not as the file looks
-  note     it may be meant like that; shown only with --severity note
+  note     it may be intended; shown only with --severity note
 
-What is as it should be stands in a file of --suppressions, one finding a line, with the reason:
+A --suppressions file lists findings that are accepted, one per line, each with its reason:
   kernel.json pattern-end blocked for more than # the kernel ends the line there
-The first word is the file (* stands for any part of its name), the second the trap, and then, if need be, comes a part of
-what the finding shows. A line that covers no finding is a finding itself.
+The first word is the file (* matches any part of its name), the second the trap. A text after that must be part of what
+the finding shows. A line that matches no finding is a finding itself. SARIF keeps suppressed findings, marked as such.
 
 Exit codes: 0 no findings, 1 findings, 2 a file cannot be read or holds no configuration of NPD, or a usage error.
 
@@ -57,7 +57,7 @@ func lintFiles(args []string, stdout, stderr io.Writer) int {
 	traps := flags.Bool("traps", false, "list all traps and exit")
 	output := flags.String("o", "text", "text, json, or sarif (2.1.0)")
 	least := flags.String("severity", "warning", "least severity to report: "+strings.Join(lint.Severities, ", "))
-	suppressions := flags.String("suppressions", "", "`file` with findings that are as they should be")
+	suppressions := flags.String("suppressions", "", "`file` with accepted findings")
 	if code, done := parse(flags, args, stdout); done {
 		return code
 	}
@@ -120,7 +120,7 @@ func lintSources(args []string) ([]lint.Source, error) {
 	for _, arg := range args {
 		found, err := lintArgument(arg)
 		if err == nil && len(found) == 0 {
-			err = fmt.Errorf("%s holds no configuration of node-problem-detector: JSON, or YAML with JSON as text below a key that ends in .json", arg)
+			err = fmt.Errorf("%s holds no node-problem-detector configuration: neither JSON nor YAML with JSON text under a key that ends in .json", arg)
 		}
 		if err != nil {
 			return nil, err

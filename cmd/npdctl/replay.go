@@ -31,10 +31,10 @@ Another file, or stdin, holds
   journalctl -o verbose --all
   a text log                   /var/log/messages, /var/log/syslog: "Jan  2 15:04:05 host kubelet[1]: message" or
                                "2026-01-02T15:04:05+00:00 host kubelet[1]: message"; the kernel's "[  12.3] " is taken off
-  journalctl                   in any of its short forms; -o with-unit names units: kubelet.service is taken for kubelet
+  journalctl                   in any of its short forms; -o with-unit shows units: kubelet.service counts as kubelet
   dmesg, dmesg -T              and its other forms with a time; also what was read from /dev/kmsg
-and is told apart by how it begins. gzip is unpacked. Lines that name no identifier, such as those of journalctl -o cat, of
-dmesg -t or of a service's own file, are tried with --identifier.
+and is told apart by how it begins. gzip is unpacked. Lines without a syslog identifier (journalctl -o cat, dmesg -t, the log
+file of one service) need --identifier.
 
 Each line goes to the rule files that watch its identifier (pluginConfig.source for journald, kernel for kmsg). A filelog
 file gets each line of a text log and picks what it takes itself. Rules match as NPD matches them. A message is cut at
@@ -351,7 +351,7 @@ func (p *past) untried(o *replayOptions) error {
 	watched := strings.Join(slices.Sorted(maps.Keys(p.watched)), ", ")
 	switch {
 	case p.lines == 0 && len(p.unwatched) == 0:
-		return fmt.Errorf("nothing was tried: %s is empty", o.source)
+		return fmt.Errorf("no rule was tried: %s is empty", o.source)
 	case len(p.unwatched) > 0:
 		most := slices.SortedFunc(maps.Keys(p.unwatched), func(a, b string) int {
 			return cmp.Or(p.unwatched[b]-p.unwatched[a], strings.Compare(a, b))
@@ -360,12 +360,12 @@ func (p *past) untried(o *replayOptions) error {
 		for _, identifier := range most[:min(len(most), 5)] {
 			named = append(named, fmt.Sprintf("%s (%d)", identifier, p.unwatched[identifier]))
 		}
-		return fmt.Errorf("nothing was tried: the rules watch %s, the lines are of %s; npdctl install writes rules for the identifiers of a distribution",
+		return fmt.Errorf("no rule was tried: the rules watch %s, but the lines are from %s; npdctl install writes rules for the identifiers of other distributions",
 			cmp.Or(watched, "no identifier"), strings.Join(named, ", "))
 	case watched == "":
-		return errors.New("nothing was tried: the filelog rules understand no line; they read text logs in the form that their files name")
+		return errors.New("no rule was tried: the filelog rules cannot parse any line; each file names the log format it expects")
 	}
-	return fmt.Errorf("nothing was tried: no line names an identifier, and the rules watch %s; --identifier kubelet takes all lines for kubelet's, journalctl -o export names those of the journal", watched)
+	return fmt.Errorf("no rule was tried: no line has a syslog identifier, and the rules watch %s; use --identifier kubelet if all lines are from kubelet, or journalctl -o export", watched)
 }
 
 // maxSample is how many bytes of a line are shown.

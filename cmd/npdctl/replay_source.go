@@ -71,10 +71,10 @@ func (o *replayOptions) readStream(ctx context.Context, p *past, from io.Reader,
 		p.note("%d lines name no identifier, no rule for one was tried on them; --identifier gives them one", p.nameless)
 	}
 	if p.units > 0 {
-		p.note("%d lines name a unit and not an identifier: kubelet.service is taken for kubelet; journalctl -o short-full names identifiers", p.units)
+		p.note("%d lines show a unit instead of the syslog identifier: kubelet.service counts as kubelet; journalctl -o short-full shows identifiers", p.units)
 	}
 	if p.blobs > 0 {
-		p.note("of %d messages there is only how long they are: journalctl --all shows them, and -o export", p.blobs)
+		p.note("%d messages are only shown as blob data; journalctl --all or -o export has their text", p.blobs)
 	}
 	return err
 }

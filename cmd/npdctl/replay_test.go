@@ -127,11 +127,11 @@ func TestReplayNothingTried(t *testing.T) {
 	journaltest.File{Entries: []journaltest.Entry{entryAt(time.Unix(1e9, 0), "k3s", "MESSAGE=it sighs")}}.Write(t, filepath.Join(s.dir, "journal/x.journal"))
 	for path, want := range map[string]string{
 		s.write("empty", ""):                                                            "is empty",
-		s.write("cat", "it sighs\nit hangs\n"):                                          "no line names an identifier, and the rules watch kernel, kubelet; --identifier kubelet",
-		s.write("other", "Jan  2 15:04:05 node k3s[1]: it sighs\n"):                     "the rules watch kernel, kubelet, the lines are of k3s (1); npdctl install",
+		s.write("cat", "it sighs\nit hangs\n"):                                          "no line has a syslog identifier, and the rules watch kernel, kubelet; use --identifier kubelet",
+		s.write("other", "Jan  2 15:04:05 node k3s[1]: it sighs\n"):                     "the rules watch kernel, kubelet, but the lines are from k3s (1); npdctl install",
 		s.write("binary", "\x7fELF\x02\x01\x01\x00\x00it sighs\n"):                      "binary, no log",
-		filepath.Join(s.dir, "journal"):                                                 "the rules watch kernel, kubelet, the lines are of k3s (1)",
-		s.write("export", entry(time.Now(), "SYSLOG_IDENTIFIER=k3s\nMESSAGE=it sighs")): "the lines are of k3s (1)",
+		filepath.Join(s.dir, "journal"):                                                 "the rules watch kernel, kubelet, but the lines are from k3s (1)",
+		s.write("export", entry(time.Now(), "SYSLOG_IDENTIFIER=k3s\nMESSAGE=it sighs")): "the lines are from k3s (1)",
 	} {
 		code, _, errs := s.replay(path)
 		if code != 2 || !strings.Contains(errs, want) {
@@ -161,7 +161,7 @@ func TestReplayForms(t *testing.T) {
 		}
 	}
 	_, _, errs := s.replay(s.write("blob", "Fri 2026-01-02 15:04:05 UTC node kubelet[1]: [12B blob data]\n"))
-	s.has(errs, "of 1 messages there is only how long they are: journalctl --all")
+	s.has(errs, "1 messages are only shown as blob data; journalctl --all")
 }
 
 func TestReplayStdin(t *testing.T) {
@@ -188,7 +188,7 @@ func TestReplayIdentifier(t *testing.T) {
 	if code != 2 {
 		t.Errorf("exit %d", code)
 	}
-	s.has(errs, "no line names an identifier", "--identifier")
+	s.has(errs, "no line has a syslog identifier", "--identifier")
 	code, out, errs := s.replay("--identifier", "kubelet", path)
 	if code != 1 || errs != "" {
 		t.Errorf("exit %d, %s", code, errs)
@@ -234,12 +234,12 @@ today node kubelet[1]: it sighs
 	if code != 2 {
 		t.Errorf("exit %d", code)
 	}
-	s.has(errs, "file.json is left out", "nothing was tried: the rules watch no identifier")
+	s.has(errs, "file.json is left out", "no rule was tried: the rules watch no identifier")
 	code, _, errs = s.replay(s.write("sshd", "2026-01-02T15:04:06+01:00 node sshd[1]: it smiles\n"))
 	if code != 2 {
 		t.Errorf("exit %d", code)
 	}
-	s.has(errs, "nothing was tried")
+	s.has(errs, "no rule was tried: the filelog rules cannot parse any line")
 	if err := os.WriteFile(filepath.Join(s.dir, "journal/x.journal"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}

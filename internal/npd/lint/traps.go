@@ -76,7 +76,7 @@ var Traps = []Trap{
 	{"condition-two-rules", Warning, "each OK of one plugin overwrites the problem of the other", "one condition, one rule, one file"},
 	{"temporary-plugin", Warning, "each bad or Unknown run writes a Warning event and counts as a problem", "a permanent rule with a condition"},
 	{"reason-empty", Warning, "events and metrics have an empty reason", "a reason"},
-	{"label", Fatal, "NPD's metrics do not take it, and NPD does not start", "printable ASCII of up to 255 bytes"},
+	{"label", Fatal, "NPD does not start: its metrics reject it", "printable ASCII of up to 255 bytes"},
 	{"reason-twice", Warning, "problem_counter and problem_gauge cannot tell the two apart", "a reason for each"},
 	{"rule-interval", Warning, "no release of NPD knows it yet, and all ignore it silently", "one file for each interval"},
 	{"rule-timeout", Fatal, "NPD does not start", "a rule's timeout up to that of pluginConfig (5s if it has none)"},
@@ -88,7 +88,7 @@ var Traps = []Trap{
 	{"log-permanent", Warning, "nothing sets the condition back until NPD restarts", `"type": "temporary", and a polled check for the condition`},
 	{"pattern-empty", Error, "it matches each line", "a pattern"},
 	{"pattern-invalid", Fatal, "NPD does not start", "correct the expression (Go RE2: no lookahead, no backreference)"},
-	{"pattern-end", Note, "it matches only lines that end right there", "end it with .* if they can go on, or show a line with a sample"},
+	{"pattern-end", Note, "it matches only lines that end right there", "end it with .* if lines go on after it; a + sample shows that they do not"},
 	{"pattern-alternation", Warning, "the end of the line binds only the last branch, others match one line up to bufferSize times", "group it: (?:A|B).*"},
 	{"pattern-slow", Warning, "NPD searches all buffered lines for each new line, and may match over several", `no ^ or (?s), and classes without newline: [^"\n] for [^"]`},
 
@@ -100,14 +100,14 @@ var Traps = []Trap{
 	{"sample-reason", Warning, "no rule of the file has this reason", "correct the reason or take its samples out"},
 	{"sample-broken", Warning, "this line and what follows is not tried", "begin it with #, +, - or ; and a blank"},
 
-	{"metric-unknown", Warning, "NPD makes no such metric", "correct the name or take it out"},
-	{"metric-name", Fatal, "NPD cannot make the metric and does not start", "printable ASCII of up to 255 bytes"},
-	{"metric-twice", Fatal, "NPD cannot make the second one and does not start", "a displayName for each metric, and each metric in one file"},
-	{"net-incomplete", Fatal, "NPD does not start: with one metric of net it needs all of them", "add it"},
+	{"metric-unknown", Warning, "NPD has no such metric, and ignores it silently", "correct the name or take it out"},
+	{"metric-name", Fatal, "NPD does not start: it cannot create the metric", "printable ASCII of up to 255 bytes"},
+	{"metric-twice", Fatal, "NPD does not start: it cannot create the second one", "a displayName for each metric, and each metric in one file only"},
+	{"net-incomplete", Fatal, "NPD does not start: it needs all metrics of net or none", "add them; an empty displayName turns one off"},
 	{"lsblk-timeout", Fatal, "NPD does not start", "a lsblkTimeout (default 5s) up to invokeInterval (default 60s)"},
 
 	{"condition-two-files", Warning, "each file overwrites the condition with what it knows", "one condition, one file"},
-	{"suppression-unused", Warning, "no finding is like it", "take it out"},
+	{"suppression-unused", Warning, "it matches no finding", "take it out"},
 	{"source-shared", Warning, "events are limited per source: 25, then one in 5 minutes, for both files together", "a source for each file"},
 }
 
