@@ -352,6 +352,8 @@ func (p *past) untried(o *replayOptions) error {
 	switch {
 	case p.lines == 0 && len(p.unwatched) == 0:
 		return fmt.Errorf("no rule was tried: %s is empty", o.source)
+	case watched == "":
+		return errors.New("no rule was tried: the filelog rules cannot parse any line; each file names the log format it expects")
 	case len(p.unwatched) > 0:
 		most := slices.SortedFunc(maps.Keys(p.unwatched), func(a, b string) int {
 			return cmp.Or(p.unwatched[b]-p.unwatched[a], strings.Compare(a, b))
@@ -361,9 +363,7 @@ func (p *past) untried(o *replayOptions) error {
 			named = append(named, fmt.Sprintf("%s (%d)", identifier, p.unwatched[identifier]))
 		}
 		return fmt.Errorf("no rule was tried: the rules watch %s, but the lines are from %s; npdctl install writes rules for the identifiers of other distributions",
-			cmp.Or(watched, "no identifier"), strings.Join(named, ", "))
-	case watched == "":
-		return errors.New("no rule was tried: the filelog rules cannot parse any line; each file names the log format it expects")
+			watched, strings.Join(named, ", "))
 	}
 	return fmt.Errorf("no rule was tried: no line has a syslog identifier, and the rules watch %s; use --identifier kubelet if all lines are from kubelet, or journalctl -o export", watched)
 }

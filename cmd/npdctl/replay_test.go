@@ -234,7 +234,7 @@ today node kubelet[1]: it sighs
 	if code != 2 {
 		t.Errorf("exit %d", code)
 	}
-	s.has(errs, "file.json is left out", "no rule was tried: the rules watch no identifier")
+	s.has(errs, "file.json is left out", "no rule was tried: the filelog rules")
 	code, _, errs = s.replay(s.write("sshd", "2026-01-02T15:04:06+01:00 node sshd[1]: it smiles\n"))
 	if code != 2 {
 		t.Errorf("exit %d", code)

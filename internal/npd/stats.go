@@ -97,7 +97,7 @@ func (expression) UnmarshalText(text []byte) error {
 	return err
 }
 
-// CheckStats reads a configuration file of the system stats monitor. An error is what NPD dies of at its start, except that
+// CheckStats reads a configuration file of the system stats monitor. An error is what NPD dies of at or right after its start, except that
 // procPath is not looked at: it is that of another machine or mount namespace.
 func CheckStats(data []byte) error {
 	var c statsConfig
@@ -127,12 +127,11 @@ func CheckStats(data []byte) error {
 		seen[name] = gauge
 	}
 	for _, m := range StatsMetrics {
-		metric, configured := groups[m.Group].Metrics[m.ID]
-		name := metric.DisplayName
+		name := groups[m.Group].Metrics[m.ID].DisplayName
 		before, taken := seen[name]
 		switch {
-		case m.Group == "net" && len(groups["net"].Metrics) > 0 && !configured:
-			return fmt.Errorf("net has no %s", m.ID)
+		case m.Group == "net" && len(groups["net"].Metrics) > 0 && name == "":
+			return fmt.Errorf("net has no displayName for %s", m.ID) // of one it dies when it reads the counters
 		case name == "":
 		case !IsLabel(name):
 			return fmt.Errorf("displayName %q is not printable ASCII of up to %d bytes", name, maxLabel)

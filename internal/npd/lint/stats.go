@@ -67,12 +67,11 @@ func ownMetrics() map[string]metric {
 func (f *file) metrics(seen map[string]metric) {
 	var missing []string
 	for _, m := range npd.StatsMetrics {
-		config := f.top.get(m.Group).get("metricsConfigs").exact(m.ID)
-		if config == nil && m.Group == "net" {
-			missing = append(missing, m.ID)
-		}
-		name := config.get("displayName")
+		name := f.top.get(m.Group).get("metricsConfigs").exact(m.ID).get("displayName")
 		if name.str() == "" {
+			if m.Group == "net" {
+				missing = append(missing, m.ID)
+			}
 			continue
 		}
 		before, taken := seen[name.text]
@@ -86,7 +85,7 @@ func (f *file) metrics(seen map[string]metric) {
 		}
 	}
 	if net := f.top.get("net").get("metricsConfigs"); net != nil && len(net.members) > 0 && len(missing) > 0 {
-		f.report("net-incomplete", net.offset, "no %s", strings.Join(missing, " "))
+		f.report("net-incomplete", net.offset, "no displayName for %s", strings.Join(missing, " "))
 	}
 }
 

@@ -103,7 +103,7 @@ var Traps = []Trap{
 	{"metric-unknown", Warning, "NPD has no such metric, and ignores it silently", "correct the name or take it out"},
 	{"metric-name", Fatal, "NPD does not start: it cannot create the metric", "printable ASCII of up to 255 bytes"},
 	{"metric-twice", Fatal, "NPD does not start: it cannot create the second one", "a displayName for each metric, and each metric in one file only"},
-	{"net-incomplete", Fatal, "NPD does not start: it needs all metrics of net or none", "add them; an empty displayName turns one off"},
+	{"net-incomplete", Fatal, "NPD dies: it needs all metrics of net or none", "add them, each with a displayName"},
 	{"lsblk-timeout", Fatal, "NPD does not start", "a lsblkTimeout (default 5s) up to invokeInterval (default 60s)"},
 
 	{"condition-two-files", Warning, "each file overwrites the condition with what it knows", "one condition, one file"},
