@@ -11,7 +11,7 @@ GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
 .PHONY: help build run image test kernels kubelets bench corpus fuzz lint deps clean
 
 # Modules of their own, so that the checks depend on little: what builds the image, and what renders the manifests.
-MODULES := deploy/image test/deploy
+MODULES := deploy/image test/deploy test/cmux
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
