@@ -21,9 +21,16 @@ import (
 	"npd-plugins/internal/host"
 )
 
-// DefaultRoot is the directory of containerd's data unless its config.toml has
-// another root.
-const DefaultRoot = "/var/lib/containerd"
+// Roots are the directories of containerd's data unless its config.toml has
+// another root: of containerd itself, k3s, RKE2, k0s and MicroK8s, each with
+// its own data directory. Package cri has the sockets.
+var Roots = []string{
+	"/var/lib/containerd",
+	"/var/lib/rancher/k3s/agent/containerd",
+	"/var/lib/rancher/rke2/agent/containerd",
+	"/var/lib/k0s/containerd",
+	"/var/snap/microk8s/common/var/lib/containerd",
+}
 
 // contentDir is the directory of the content store below the root, the same in
 // containerd 1.0 to 2.x.
@@ -32,6 +39,7 @@ const contentDir = "io.containerd.content.v1.content"
 // Ingest is a blob that is being written, or that was when containerd was
 // killed.
 type Ingest struct {
+	Root    string    // that it is below
 	Kind    string    // what containerd takes it for: layer, config, manifest, index, attestation, unknown
 	Digest  string    // of the whole blob: sha256:...
 	Size    uint64    // written so far, in bytes
@@ -66,6 +74,7 @@ func Ingests(h *host.Root, root string, stale time.Time) (found []Ingest, err er
 			err = readErr
 		}
 		if ok {
+			in.Root = root
 			found = append(found, in)
 		}
 	}
@@ -183,7 +192,7 @@ type Manifest struct {
 }
 
 const (
-	maxBlobs    = 50000   // names of blobs that are looked at
+	maxBlobs    = 50000   // names of blobs of an algorithm that are looked at
 	maxManifest = 1 << 20 // bytes; the largest that are seen have some 50 KiB
 	maxRead     = 300     // blobs small enough for a manifest that are read, the newest first
 )
@@ -191,19 +200,19 @@ const (
 // ManifestOf finds the image with that blob: the newest stored manifest that
 // lists it. A blob that several images share is in several manifests.
 func ManifestOf(ctx context.Context, h *host.Root, root, digest string) (m Manifest, ok bool) {
-	dir := path.Join(root, contentDir, "blobs/sha256")
+	dir := path.Join(root, contentDir, "blobs")
 	blobs := smallBlobs(ctx, h, dir)
 	find := func(digest string) (document, string, bool) {
 		for _, b := range blobs {
 			if ctx.Err() != nil {
 				break
 			}
-			content, err := h.ReadFile(path.Join(dir, b))
+			content, err := h.ReadFile(path.Join(dir, b.algorithm, b.name))
 			if err != nil || !bytes.Contains(content, []byte(digest)) {
 				continue
 			}
 			if doc, ok := parseDocument(content); ok && doc.lists(digest) {
-				return doc, "sha256:" + b, true
+				return doc, b.algorithm + ":" + b.name, true
 			}
 		}
 		return document{}, "", false
@@ -220,25 +229,38 @@ func ManifestOf(ctx context.Context, h *host.Root, root, digest string) (m Manif
 	return m, true
 }
 
-// smallBlobs names the blobs that may be manifests, the newest first. A commit
+// algorithms are the directories of blobs, and the first part of their digests.
+var algorithms = []string{"sha256", "sha512"}
+
+// blob is a file of the content store.
+type blob struct {
+	algorithm, name string
+	written         int64 // in ns since 1970
+}
+
+// smallBlobs are the blobs that may be manifests, the newest first. A commit
 // sets the modification time.
-func smallBlobs(ctx context.Context, h *host.Root, path string) []string {
-	dir, err := h.Open(path)
+func smallBlobs(ctx context.Context, h *host.Root, blobs string) []blob {
+	var small []blob
+	for _, algorithm := range algorithms {
+		small = append(small, smallBlobsOf(ctx, h, blobs, algorithm)...)
+	}
+	slices.SortFunc(small, func(a, b blob) int { return cmp.Or(cmp.Compare(b.written, a.written), cmp.Compare(a.name, b.name)) })
+	return small[:min(len(small), maxRead)]
+}
+
+func smallBlobsOf(ctx context.Context, h *host.Root, blobs, algorithm string) (small []blob) {
+	dir, err := h.Open(path.Join(blobs, algorithm))
 	if err != nil {
 		return nil
 	}
 	defer dir.Close()
-	type blob struct {
-		name    string
-		written int64
-	}
-	var small []blob
 	for seen := 0; seen < maxBlobs && ctx.Err() == nil; {
 		names, err := dir.Readdirnames(512)
 		for _, name := range names {
 			var st unix.Stat_t
 			if unix.Fstatat(int(dir.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size <= maxManifest {
-				small = append(small, blob{name, st.Mtim.Nano()})
+				small = append(small, blob{algorithm, name, st.Mtim.Nano()})
 			}
 		}
 		seen += len(names)
@@ -246,12 +268,7 @@ func smallBlobs(ctx context.Context, h *host.Root, path string) []string {
 			break
 		}
 	}
-	slices.SortFunc(small, func(a, b blob) int { return cmp.Or(cmp.Compare(b.written, a.written), cmp.Compare(a.name, b.name)) })
-	var found []string
-	for _, b := range small[:min(len(small), maxRead)] {
-		found = append(found, b.name)
-	}
-	return found
+	return small
 }
 
 // document is an image manifest or an index of OCI or Docker.

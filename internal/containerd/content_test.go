@@ -16,8 +16,9 @@ import (
 )
 
 const (
+	root    = "/var/lib/containerd"
 	ingests = "var/lib/containerd/io.containerd.content.v1.content/ingest/"
-	blobs   = "var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/"
+	blobs   = "var/lib/containerd/io.containerd.content.v1.content/blobs/"
 )
 
 var (
@@ -25,6 +26,7 @@ var (
 	layer    = digestOf("a")
 	manifest = digestOf("b")
 	index    = digestOf("c")
+	long     = "sha512:" + strings.Repeat("f", 128)
 )
 
 func digestOf(digit string) string { return "sha256:" + strings.Repeat(digit, 64) }
@@ -90,7 +92,7 @@ func TestIngests(t *testing.T) {
 		ingests + "5f/data":      "1",
 		ingests + "file":         "no directory",
 	})
-	found, err := Ingests(h, DefaultRoot, now)
+	found, err := Ingests(h, root, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,9 +102,9 @@ func TestIngests(t *testing.T) {
 		byKind[in.Kind] = in
 	}
 	want := map[string]Ingest{
-		"layer": {"layer", layer, 5, 16777216, time.Date(2026, 11, 1, 11, 50, 0, 5e8, time.UTC), now,
+		"layer": {root, "layer", layer, 5, 16777216, time.Date(2026, 11, 1, 11, 50, 0, 5e8, time.UTC), now,
 			"/io.containerd.content.v1.content/ingest/1f/data"},
-		"manifest": {"manifest", manifest, 0, 0, time.Time{}, now, "/io.containerd.content.v1.content/ingest/2f/data"},
+		"manifest": {root, "manifest", manifest, 0, 0, time.Time{}, now, "/io.containerd.content.v1.content/ingest/2f/data"},
 	}
 	if diff := cmp.Diff(want, byKind); diff != "" || len(found) != 2 {
 		t.Errorf("%d found: %s", len(found), diff)
@@ -120,21 +122,21 @@ func TestBrokenIngests(t *testing.T) {
 	} {
 		h := open(t, tree)
 		good := strings.Count(name, "beside")
-		if found, err := Ingests(h, DefaultRoot, now); err == nil || !strings.Contains(err.Error(), "1f is no ingest of containerd") || len(found) != good {
+		if found, err := Ingests(h, root, now); err == nil || !strings.Contains(err.Error(), "1f is no ingest of containerd") || len(found) != good {
 			t.Errorf("%s: %+v, %v", name, found, err)
 		}
-		if found, err := Ingests(h, DefaultRoot, now.Add(time.Second)); err != nil || len(found) != good {
+		if found, err := Ingests(h, root, now.Add(time.Second)); err != nil || len(found) != good {
 			t.Errorf("%s, old: %+v, %v", name, found, err)
 		}
 	}
-	if _, err := Ingests(open(t, hosttest.Tree{}), DefaultRoot, now); !host.Gone(err) {
+	if _, err := Ingests(open(t, hosttest.Tree{}), root, now); !host.Gone(err) {
 		t.Errorf("no store: %v", err)
 	}
 	outside := filepath.Join(t.TempDir(), "ref")
 	if err := os.WriteFile(outside, []byte("k8s.io/1/layer-"+layer), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if found, _ := Ingests(open(t, hosttest.Tree{ingests + "1f/ref": "-> " + outside, ingests + "1f/data": ""}), DefaultRoot, now); len(found) != 0 {
+	if found, _ := Ingests(open(t, hosttest.Tree{ingests + "1f/ref": "-> " + outside, ingests + "1f/data": ""}), root, now); len(found) != 0 {
 		t.Errorf("a link out of the host was followed: %+v", found)
 	}
 }
@@ -144,7 +146,7 @@ const (
 	list  = `{"schemaVersion":2,"manifests":[{"digest":"%[1]s"%[2]s}]%[3]s}`
 )
 
-func blobOf(digest string) string { return blobs + strings.TrimPrefix(digest, "sha256:") }
+func blobOf(digest string) string { return blobs + strings.Replace(digest, ":", "/", 1) }
 
 func TestManifestOf(t *testing.T) {
 	const named = `,"annotations":{"io.containerd.image.name":"quay.example/shop/web:1","org.opencontainers.image.ref.name":"1"}`
@@ -160,6 +162,8 @@ func TestManifestOf(t *testing.T) {
 		{"the manifest has a name", hosttest.Tree{blobOf(manifest): imageOf(layer, named)}, Manifest{manifest, "", "quay.example/shop/web:1"}},
 		{"the index has one for it", hosttest.Tree{blobOf(manifest): imageOf(layer, ""), blobOf(index): fmt.Sprintf(list, manifest, named, "")}, Manifest{manifest, index, "quay.example/shop/web:1"}},
 		{"the index has one", hosttest.Tree{blobOf(manifest): imageOf(layer, ""), blobOf(index): fmt.Sprintf(list, manifest, "", named)}, Manifest{manifest, index, "quay.example/shop/web:1"}},
+		{"of sha512", hosttest.Tree{blobOf(long): imageOf(layer, ""), blobOf(index): fmt.Sprintf(list, long, named, "")}, Manifest{long, index, "quay.example/shop/web:1"}},
+		{"with an index of sha512", hosttest.Tree{blobOf(manifest): imageOf(layer, ""), blobOf(long): fmt.Sprintf(list, manifest, "", "")}, Manifest{manifest, long, ""}},
 		{"of another layer", hosttest.Tree{blobOf(manifest): imageOf(digestOf("e"), "")}, Manifest{}},
 		{"the digest stands elsewhere", hosttest.Tree{blobOf(manifest): `{"layers":[],"note":"` + layer + `"}`}, Manifest{}},
 		{"no JSON", hosttest.Tree{blobOf(manifest): layer + "{{{"}, Manifest{}},
@@ -167,7 +171,7 @@ func TestManifestOf(t *testing.T) {
 		{"too large", hosttest.Tree{blobOf(manifest): imageOf(layer, "") + strings.Repeat(" ", maxManifest)}, Manifest{}},
 	}
 	for _, tt := range tests {
-		m, ok := ManifestOf(context.Background(), open(t, tt.tree), DefaultRoot, layer)
+		m, ok := ManifestOf(context.Background(), open(t, tt.tree), root, layer)
 		if m != tt.want || ok != (tt.want != Manifest{}) {
 			t.Errorf("%s: %+v, %v; want %+v", tt.name, m, ok, tt.want)
 		}
@@ -188,12 +192,12 @@ func TestManifestOfShared(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if m, ok := ManifestOf(context.Background(), hosttest.Open(t, dir), DefaultRoot, layer); !ok || m.Digest != digestOf("1") {
+	if m, ok := ManifestOf(context.Background(), hosttest.Open(t, dir), root, layer); !ok || m.Digest != digestOf("1") {
 		t.Errorf("%+v, %v", m, ok)
 	}
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, ok := ManifestOf(ended, hosttest.Open(t, dir), DefaultRoot, layer); ok {
+	if _, ok := ManifestOf(ended, hosttest.Open(t, dir), root, layer); ok {
 		t.Error("looked on after the deadline")
 	}
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"path"
+	"slices"
 	"strings"
 
+	"npd-plugins/internal/containerd"
 	"npd-plugins/internal/host"
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/procfs"
@@ -17,7 +19,7 @@ type imageDirs struct{ Image, Container string }
 
 // usual are where runtimes have their images unless told otherwise, for a node
 // on which no container shows it.
-var usual = []string{"/var/lib/containerd", "/var/lib/containers/storage", "/var/lib/rancher/k3s/agent/containerd", "/var/lib/k0s/containerd", "/var/lib/docker"}
+var usual = slices.Concat(containerd.Roots, []string{"/var/lib/containers/storage", "/var/lib/docker"})
 
 // findImages looks where the layers of a container are. kubelet asks the
 // runtime for the directory (ImageFsInfo, in ImageFsStats of

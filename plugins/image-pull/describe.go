@@ -16,12 +16,12 @@ import (
 )
 
 // describe names the download that has hung longest, and says what else waits.
-func (c *check) describe(ctx context.Context, l *plugin.Look, stalled []download, advance int) (message string, details []string) {
+func describe(ctx context.Context, l *plugin.Look, stalled []download, advance int) (message string, details []string) {
 	asked := pullsOfKubelet(l.Host)
 	for i, d := range stalled[:min(len(stalled), 10)] {
 		var image containerd.Manifest
 		if d.Digest != "" {
-			image, _ = containerd.ManifestOf(ctx, l.Host, c.containerdRoot, d.Digest)
+			image, _ = containerd.ManifestOf(ctx, l.Host, d.Root, d.Digest)
 		}
 		name := nameOf(image, asked)
 		if i == 0 {

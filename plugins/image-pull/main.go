@@ -8,7 +8,10 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"npd-plugins/internal/containerd"
@@ -32,15 +35,15 @@ func main() {
 			"The runtime's API does not tell of pulls, so this looks at the files they write: one that a runtime holds open and has not written for --age.",
 		Reads: []string{
 			"containerd's content store: ingest/*/{ref,total,startedat}, and when and how far data was written", "CRI-O's downloads: /var/tmp/container_images_storage*, /var/tmp/storage*",
-			"when a pull seems to hang: /proc/*/stat, the links in /proc/PID/fd of the runtime; small files of blobs/sha256; /var/lib/kubelet/image_manager/pulling (names of images)"},
-		Needs:      "the host's /proc and /var/lib/containerd, or /run/crio and /var/tmp, below --host-root, without hostPID; CAP_SYS_PTRACE to see what the runtime holds open",
+			"when a pull seems to hang: /proc/*/stat, the links in /proc/PID/fd of the runtime; small files of blobs/sha256 and blobs/sha512; /var/lib/kubelet/image_manager/pulling (names of images)"},
+		Needs:      "the host's /proc, and containerd's data (/var/lib) or /run/crio and /var/tmp, below --host-root, without hostPID; CAP_SYS_PTRACE to see what the runtime holds open",
 		LookAlikes: "a slow download that advances; what a killed runtime left behind; a download by podman or another tool of the kind",
 		Example:    "--host-root=/host --age=3m",
 		For:        2,
 		Timeout:    20 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.DurationVar(fs, &c.age, "age", 3*time.Minute, "Problem when nothing has arrived for this `duration`")
-			fs.StringVar(&c.containerdRoot, "containerd-root", containerd.DefaultRoot, "`directory` of containerd's data, as the host sees it")
+			fs.StringVar(&c.containerdRoot, "containerd-root", "", "`directory` of containerd's data, as the host sees it (default: those of containerd, k3s, RKE2, k0s and MicroK8s that are there)")
 			fs.StringVar(&c.crioTemp, "crio-temp", "/var/tmp", "`directory` of CRI-O's downloads (big_files_temporary_dir), as the host sees it")
 		},
 		Look: c.look,
@@ -58,7 +61,7 @@ type download struct {
 func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	found, err := c.downloads(l)
 	if errors.Is(err, errNoRuntime) {
-		return plugin.Undecidedf("no image store: neither %s nor %s is there; mount the host's, or set --containerd-root", l.Host.Path(c.containerdRoot), l.Host.Path(crioSockets))
+		return plugin.Undecidedf("no image store below %s: mount the host's, or set --containerd-root; looked for %s of CRI-O and %s", l.Host.Path("/"), crioSockets, strings.Join(c.roots(), ", "))
 	}
 	if err != nil && len(found) == 0 {
 		return plugin.Unknownf("downloads cannot be seen: %v: mount the host's directory, or set --containerd-root or --crio-temp", err)
@@ -97,7 +100,7 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	}
 	v.Status = plugin.Problem
 	slices.SortStableFunc(stalled, func(a, b download) int { return cmp.Compare(b.idle, a.idle) })
-	v.Message, v.Details = c.describe(ctx, l, stalled, advance)
+	v.Message, v.Details = describe(ctx, l, stalled, advance)
 	return v
 }
 
@@ -105,23 +108,41 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 // sockets.
 var errNoRuntime = errors.New("no container runtime")
 
+// roots are the directories in which containerd may have its data. What a
+// removed distribution left in one is nobody's pull, and is found to be that.
+func (c *check) roots() []string {
+	if c.containerdRoot != "" {
+		return []string{c.containerdRoot}
+	}
+	return containerd.Roots
+}
+
 // downloads lists what the runtimes of the host fetch. What cannot be read is an
 // error beside the rest.
 func (c *check) downloads(l *plugin.Look) (found []download, err error) {
-	ingests, err := containerd.Ingests(l.Host, c.containerdRoot, l.Now.Add(-c.age))
-	for _, in := range ingests {
-		found = append(found, download{Ingest: in, runtime: containerdRuntime})
+	var stores []fs.FileInfo
+	for _, root := range c.roots() {
+		store, statErr := l.Host.Stat(root)
+		if host.Gone(statErr) || statErr == nil && slices.ContainsFunc(stores, func(s fs.FileInfo) bool { return os.SameFile(s, store) }) {
+			continue // or a link to one that was seen
+		}
+		ingests, storeErr := containerd.Ingests(l.Host, root, l.Now.Add(-c.age))
+		if host.Gone(storeErr) {
+			continue
+		}
+		stores = append(stores, store)
+		err = errors.Join(err, storeErr)
+		for _, in := range ingests {
+			found = append(found, download{Ingest: in, runtime: containerdRuntime})
+		}
 	}
 	_, crioErr := l.Host.Stat(crioSockets)
 	if crioErr == nil {
 		var files []download
 		files, crioErr = crioDownloads(l.Host, c.crioTemp)
 		found = append(found, files...)
-		if host.Gone(err) {
-			err = nil // a node with CRI-O needs no containerd
-		}
 		err = errors.Join(err, crioErr)
-	} else if host.Gone(err) {
+	} else if len(stores) == 0 {
 		err = errNoRuntime
 	}
 	c.setIdle(l, found)

@@ -137,7 +137,7 @@ func (n node) age(t *testing.T, root string) {
 func look(l *plugin.Look) plugin.Verdict {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	c := check{age: 5 * time.Minute, containerdRoot: containerd.DefaultRoot, crioTemp: "/var/tmp"}
+	c := check{age: 5 * time.Minute, crioTemp: "/var/tmp"}
 	return c.look(ctx, l)
 }
 
@@ -197,6 +197,34 @@ func TestImagePull(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The data of every distribution is found, whichever other one left its own.
+func TestRoots(t *testing.T) {
+	const long = 6 * time.Minute
+	for _, root := range containerd.Roots {
+		n := newNode().ingest("1f", layer, long).heldBy(700, "1f").manifest()
+		for name, content := range n.Tree {
+			if rest, ok := strings.CutPrefix(name, "var/lib/containerd/"); ok {
+				delete(n.Tree, name)
+				n.Tree[strings.TrimPrefix(root, "/")+"/"+rest] = content
+			}
+		}
+		n.written = map[string]time.Duration{strings.TrimPrefix(root, "/") + strings.TrimPrefix(store, "var/lib/containerd") + "ingest/1f/data": long}
+		plugintest.Want(t, look(n.open(t)), plugin.Problem, "layer sha256:aaaaaaaaaaaa of the image with manifest sha256:bbbbbbbbbbbb; containerd (pid 700)")
+		n.set(store+"ingest/", "")
+		n.set("var/lib/k0s/containerd", "-> /nowhere")
+		if root != "/var/lib/k0s/containerd" {
+			plugintest.Want(t, look(n.open(t)), plugin.Problem, "layer sha256:aaaaaaaaaaaa of the image with manifest sha256:bbbbbbbbbbbb; containerd (pid 700)")
+		}
+	}
+	n := newNode().ingest("1f", layer, long).heldBy(700, "1f").set("var/lib/rancher/k3s/agent/containerd", "-> /var/lib/containerd")
+	if v := look(n.open(t)); strings.Contains(v.Message, "others") {
+		t.Errorf("a link to the data counts twice: %s", v.Message)
+	}
+	n = newNode().ingest("1f", layer, long).heldBy(700, "1f")
+	c := check{age: time.Minute, containerdRoot: "/var/lib/rancher/k3s/agent/containerd", crioTemp: "/var/tmp"}
+	plugintest.Want(t, c.look(t.Context(), n.open(t)), plugin.Unknown, "set --containerd-root; looked for /run/crio of CRI-O and /var/lib/rancher/k3s/agent/containerd")
 }
 
 func TestDetails(t *testing.T) {
