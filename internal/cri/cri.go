@@ -281,14 +281,15 @@ func (c *Client) Sandboxes(ctx context.Context, filter *runtime.PodSandboxFilter
 }
 
 // Streams says whether the runtime has the streaming lists of cri-api 0.36,
-// which no message limit bounds. It asks for a sandbox that does not exist.
+// which no message limit bounds. It asks for the sandboxes with a label that
+// none has: of an id that none has CRI-O writes a warning to its log.
 func (c *Client) Streams(ctx context.Context) bool {
 	desc := &grpc.StreamDesc{ServerStreams: true}
 	stream, err := c.conn.NewStream(ctx, desc, "/runtime."+c.version+".RuntimeService/StreamPodSandboxes")
 	if err != nil {
 		return false
 	}
-	none := &runtime.StreamPodSandboxesRequest{Filter: &runtime.PodSandboxFilter{Id: strings.Repeat("0", 64)}}
+	none := &runtime.StreamPodSandboxesRequest{Filter: &runtime.PodSandboxFilter{LabelSelector: map[string]string{"npd-plugins": "nobody"}}}
 	if stream.SendMsg(none) != nil || stream.CloseSend() != nil {
 		return false
 	}
