@@ -38,7 +38,7 @@ func (c *collected) run(t *testing.T, replicaSet string, n int) (pods []*runtime
 	}
 	ids = c.containerd.RunPods(t, pods)
 	for i, id := range ids {
-		runContainer(t, c.containerd, id, pods[i])
+		runContainer(t, &c.containerd.CRI, id, pods[i])
 	}
 	return pods, ids
 }

@@ -34,7 +34,7 @@ func TestCRILatency(t *testing.T) {
 		pods := podConfigs("web-7d9c5b8f6d", 0, 3)
 		sandboxes := containerd.RunPods(t, pods)
 		for i, sandbox := range sandboxes {
-			runContainer(t, containerd, sandbox, pods[i])
+			runContainer(t, &containerd.CRI, sandbox, pods[i])
 		}
 		pid := containerd.PID(t)
 		process := fmt.Sprintf("containerd (pid %d)", pid)

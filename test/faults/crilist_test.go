@@ -39,13 +39,13 @@ func TestCRIListSize(t *testing.T) {
 
 	healthy := podConfigs("web-7d9c5b8f6d", 0, 10)
 	for i, sandbox := range containerd.RunPods(t, healthy) {
-		runContainer(t, containerd, sandbox, healthy[i])
+		runContainer(t, &containerd.CRI, sandbox, healthy[i])
 	}
 	check.wantOK(t)
 	leaked := runReport(t, containerd, 0, 30)
 	check.wantOK(t)
 	for i, pod := range podConfigs("report-6b54c9d7f8", 0, 5) {
-		runContainer(t, containerd, leaked[i], pod)
+		runContainer(t, &containerd.CRI, leaked[i], pod)
 	}
 	leaked = append(leaked, runReport(t, containerd, 30, 65)...)
 	containerd.StopPods(t, leaked)
@@ -91,7 +91,7 @@ func wantNamedDespiteHungLogs(t *testing.T, containerd *lab.Containerd) {
 	fuse.Stop(t)
 }
 
-func runContainer(t *testing.T, containerd *lab.Containerd, sandbox string, pod *runtimeapi.PodSandboxConfig) {
+func runContainer(t *testing.T, containerd *lab.CRI, sandbox string, pod *runtimeapi.PodSandboxConfig) {
 	t.Helper()
 	id, err := containerd.CreateContainer(t.Context(), sandbox, pod, lab.ContainerConfig(pod, "main"))
 	if err == nil {

@@ -35,7 +35,7 @@ func TestListsOfGenerations(t *testing.T) {
 		}
 		pod := lab.PodConfig("web-7d9c5b8f6d", 0, 0)
 		sandbox := containerd.RunPods(t, []*runtimeapi.PodSandboxConfig{pod})[0]
-		runContainer(t, containerd, sandbox, pod)
+		runContainer(t, &containerd.CRI, sandbox, pod)
 		watch(t, "runc-init", "--cri-endpoint", containerd.Endpoint).wantOK(t)
 		watch(t, "cri-list-size", "--cri-endpoint", containerd.Endpoint).wantOK(t)
 		watch(t, "cri-list-size", "--cri-endpoint", containerd.Endpoint, "--limit", "1KiB").wantProblem(t, pod.Metadata.Name)

@@ -4,9 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -186,84 +184,6 @@ func TestImagePullLeftBehind(t *testing.T) {
 		}
 		check.wantOK(t)
 	})
-}
-
-// skopeo downloads with the library with which CRI-O does, into files of the same name. It is not CRI-O: on its own it
-// makes no pull of the node; under CRI-O's name it shows how such a pull is read.
-func TestImagePullOfCRIO(t *testing.T) {
-	lab.NeedRoot(t)
-	notInGuest(t)
-	skopeo := lab.NeedCommand(t, "skopeo", "skopeo")
-	root := t.TempDir()
-	for _, dir := range []string{"run/crio", "var/tmp", "proc"} {
-		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	proc := filepath.Join(root, "proc")
-	if err := unix.Mount("/proc", proc, "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Unmount(proc, unix.MNT_DETACH) })
-	check := watch(t, "image-pull", "--age=2s", "--host-root="+root)
-	check.wantOK(t)
-
-	crio := filepath.Join(t.TempDir(), "crio")
-	copyFile(t, skopeo, crio)
-	for name, command := range map[string]string{"skopeo": skopeo, "crio": crio} {
-		t.Run(name, func(t *testing.T) {
-			registry := lab.StartRegistry(t, layerSize)
-			storage := t.TempDir()
-			// Its cache of blobs is below /var/lib, and shall not be this machine's.
-			download := exec.Command("sh", "-c", `mount -t tmpfs tmpfs /var/lib && exec "$@"`, "sh", command, "--insecure-policy", "--tmpdir="+filepath.Join(root, "var/tmp"), "copy", "--src-tls-verify=false",
-				"docker://"+registry.Host+"/shop/web:1", fmt.Sprintf("containers-storage:[vfs@%s/root+%s/run]shop/web:1", storage, storage))
-			download.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
-			output := filepath.Join(t.TempDir(), "output")
-			out, err := os.Create(output)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer out.Close()
-			download.Stdout, download.Stderr = out, out
-			if err := download.Start(); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { download.Process.Kill() })
-			lab.Eventually(t, 20*time.Second, "half of the layer arrives", func() bool {
-				files, _ := filepath.Glob(filepath.Join(root, "var/tmp/*storage*/*"))
-				for _, f := range files {
-					if info, err := os.Stat(f); err == nil && info.Size() > layerSize/2-1<<20 {
-						return true
-					}
-				}
-				return false
-			})
-			check.wantOK(t)
-			time.Sleep(2500 * time.Millisecond)
-			if name == "crio" {
-				check.wantProblem(t, "image pull stalled at 8", "crio (pid ")
-			} else {
-				check.wantOK(t)
-			}
-			registry.Release()
-			if err := download.Wait(); err != nil {
-				said, _ := os.ReadFile(output)
-				t.Errorf("%s: %v\n%s", name, err, said)
-			}
-			check.wantOK(t)
-		})
-	}
-}
-
-func copyFile(t *testing.T, from, to string) {
-	t.Helper()
-	content, err := os.ReadFile(from)
-	if err == nil {
-		err = os.WriteFile(to, content, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // The configuration on the real node-problem-detector, with the fault made and healed.

@@ -39,20 +39,27 @@ type ContainerdConfig struct {
 	Root string
 }
 
-// Containerd is a running containerd with its data and socket in a directory of its own, its state in one in /run, where
-// a node has it, and one image.
-type Containerd struct {
+// CRI is a running container runtime, with one image and the pods that a test runs on it.
+type CRI struct {
 	// Endpoint is the CRI endpoint (unix:///…).
 	Endpoint string
 	// Runtime calls it.
 	Runtime runtimeapi.RuntimeServiceClient
 
-	dir, state   string
+	dir          string // of its own
 	cgroupParent string
+	logs         string // directory of the pods' logs, as the runtime sees it
 	daemon       *exec.Cmd
 
 	mu        sync.Mutex
 	sandboxes []string
+}
+
+// Containerd is a running containerd with its data and socket in a directory of its own, and its state in one in /run,
+// where a node has it.
+type Containerd struct {
+	CRI
+	state string
 }
 
 // StartContainerd starts a containerd and imports the image PauseImage made from the pause program in binaries (see
@@ -63,14 +70,14 @@ func StartContainerd(t testing.TB, binaries string, config ContainerdConfig) *Co
 	NeedCommand(t, "runc", "runc")
 	daemon, ctr := containerdCommands(t, config.Version)
 
-	c := &Containerd{dir: ShortDir(t), cgroupParent: CgroupParent(t)}
+	c := &Containerd{CRI: CRI{dir: ShortDir(t), cgroupParent: CgroupParent(t)}}
 	state, err := os.MkdirTemp("/run", "npd-lab-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(state) })
 	c.state = state
-	c.Endpoint = "unix://" + c.socket()
+	c.Endpoint, c.logs = "unix://"+filepath.Join(c.dir, "containerd.sock"), filepath.Join(c.dir, "log-pods")
 	configFile := filepath.Join(c.dir, "config.toml")
 	if err := os.WriteFile(configFile, []byte(c.toml(config)), 0o644); err != nil {
 		t.Fatal(err)
@@ -103,7 +110,7 @@ func containerdCommands(t testing.TB, version string) (daemon *exec.Cmd, ctr str
 	return daemon, filepath.Join(dir, "ctr")
 }
 
-func (c *Containerd) socket() string { return filepath.Join(c.dir, "containerd.sock") }
+func (c *CRI) socket() string { return strings.TrimPrefix(c.Endpoint, "unix://") }
 
 // toml returns the configuration, in the version that all generations read. The native snapshotter works on every filesystem, overlayfs not on an overlay.
 // Without restrict_oom_score_adj no sandbox starts where root lacks CAP_SYS_RESOURCE.
@@ -148,7 +155,7 @@ state = "%[9]s"
 	return b.String()
 }
 
-func (c *Containerd) start(t testing.TB, daemon *exec.Cmd) {
+func (c *CRI) start(t testing.TB, daemon *exec.Cmd) {
 	t.Helper()
 	log, err := os.OpenFile(filepath.Join(c.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -157,28 +164,33 @@ func (c *Containerd) start(t testing.TB, daemon *exec.Cmd) {
 	defer log.Close()
 	daemon.Stdout, daemon.Stderr = log, log
 	if err := daemon.Start(); err != nil {
-		t.Fatalf("start containerd: %v", err)
+		t.Fatalf("start %s: %v", daemon.Path, err)
 	}
 	c.daemon = daemon
 }
 
 // end ends the daemon, the shims that outlive it, and what they mounted.
 func (c *Containerd) end(t testing.TB) {
-	if t.Failed() {
-		content := c.Log(t)
-		t.Logf("containerd's last words:\n%s", content[max(0, len(content)-4096):])
-	}
-	c.daemon.Process.Signal(unix.SIGTERM)
-	force := time.AfterFunc(10*time.Second, func() { c.daemon.Process.Kill() })
-	c.daemon.Wait()
-	force.Stop()
+	c.stop(t)
 	c.killShims(t)
 	unmountBelow(t, c.dir)
 	unmountBelow(t, c.state)
 }
 
+// stop ends the daemon.
+func (c *CRI) stop(t testing.TB) {
+	if t.Failed() {
+		content := c.Log(t)
+		t.Logf("the container runtime's last words:\n%s", content[max(0, len(content)-4096):])
+	}
+	c.daemon.Process.Signal(unix.SIGTERM)
+	force := time.AfterFunc(10*time.Second, func() { c.daemon.Process.Kill() })
+	c.daemon.Wait()
+	force.Stop()
+}
+
 // Log is what the daemon has logged so far.
-func (c *Containerd) Log(t testing.TB) string {
+func (c *CRI) Log(t testing.TB) string {
 	t.Helper()
 	said, err := os.ReadFile(filepath.Join(c.dir, "log"))
 	if err != nil {
@@ -187,7 +199,7 @@ func (c *Containerd) Log(t testing.TB) string {
 	return string(said)
 }
 
-func (c *Containerd) connect(t testing.TB, version string) {
+func (c *CRI) connect(t testing.TB, version string) {
 	t.Helper()
 	options := []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(1<<30))}
@@ -200,8 +212,13 @@ func (c *Containerd) connect(t testing.TB, version string) {
 	}
 	t.Cleanup(func() { connection.Close() })
 	c.Runtime = runtimeapi.NewRuntimeServiceClient(connection)
-	// The socket is there before the CRI service is.
-	Eventually(t, 20*time.Second, "containerd answers", func() bool {
+	c.WaitReady(t) // the socket is there before the CRI service is
+}
+
+// WaitReady waits until the daemon answers.
+func (c *CRI) WaitReady(t testing.TB) {
+	t.Helper()
+	Eventually(t, 20*time.Second, "the container runtime answers", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := c.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
@@ -215,11 +232,11 @@ func callV1alpha2(ctx context.Context, method string, req, reply any, cc *grpc.C
 }
 
 // RunPod starts a pod's sandbox with a runtime handler ("" for the default) and returns its id.
-func (c *Containerd) RunPod(ctx context.Context, pod *runtimeapi.PodSandboxConfig, handler string) (string, error) {
+func (c *CRI) RunPod(ctx context.Context, pod *runtimeapi.PodSandboxConfig, handler string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	m := pod.Metadata
-	pod.LogDirectory = filepath.Join(c.dir, "log-pods", fmt.Sprintf("%s_%s_%s", m.Namespace, m.Name, m.Uid))
+	pod.LogDirectory = filepath.Join(c.logs, fmt.Sprintf("%s_%s_%s", m.Namespace, m.Name, m.Uid))
 	pod.Linux.CgroupParent = filepath.Join(c.cgroupParent, "kubepods/burstable/pod"+m.Uid)
 	reply, err := c.Runtime.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: pod, RuntimeHandler: handler})
 	if err != nil {
@@ -233,7 +250,7 @@ func (c *Containerd) RunPod(ctx context.Context, pod *runtimeapi.PodSandboxConfi
 
 // CreateContainer creates a container in a sandbox, without starting it, and returns its id. pod is the configuration
 // that the sandbox was started with.
-func (c *Containerd) CreateContainer(ctx context.Context, sandbox string, pod *runtimeapi.PodSandboxConfig, container *runtimeapi.ContainerConfig) (string, error) {
+func (c *CRI) CreateContainer(ctx context.Context, sandbox string, pod *runtimeapi.PodSandboxConfig, container *runtimeapi.ContainerConfig) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	reply, err := c.Runtime.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{PodSandboxId: sandbox, Config: container, SandboxConfig: pod})
@@ -244,13 +261,13 @@ func (c *Containerd) CreateContainer(ctx context.Context, sandbox string, pod *r
 }
 
 // StartContainer starts a created container. The call ends with ctx.
-func (c *Containerd) StartContainer(ctx context.Context, id string) error {
+func (c *CRI) StartContainer(ctx context.Context, id string) error {
 	_, err := c.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id})
 	return err
 }
 
 // RunPods starts the sandboxes of many pods, a few at a time, and returns their ids in order.
-func (c *Containerd) RunPods(t testing.TB, pods []*runtimeapi.PodSandboxConfig) []string {
+func (c *CRI) RunPods(t testing.TB, pods []*runtimeapi.PodSandboxConfig) []string {
 	t.Helper()
 	ids := make([]string, len(pods))
 	c.each(t, len(pods), func(ctx context.Context, i int) (err error) {
@@ -261,7 +278,7 @@ func (c *Containerd) RunPods(t testing.TB, pods []*runtimeapi.PodSandboxConfig) 
 }
 
 // StopPods stops sandboxes: they stay in the list as not ready.
-func (c *Containerd) StopPods(t testing.TB, ids []string) {
+func (c *CRI) StopPods(t testing.TB, ids []string) {
 	t.Helper()
 	c.each(t, len(ids), func(ctx context.Context, i int) error {
 		_, err := c.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: ids[i]})
@@ -270,7 +287,7 @@ func (c *Containerd) StopPods(t testing.TB, ids []string) {
 }
 
 // RemovePods stops and removes sandboxes with their containers.
-func (c *Containerd) RemovePods(t testing.TB, ids []string) {
+func (c *CRI) RemovePods(t testing.TB, ids []string) {
 	t.Helper()
 	c.StopPods(t, ids)
 	c.each(t, len(ids), func(ctx context.Context, i int) (err error) {
@@ -288,7 +305,7 @@ func (c *Containerd) RemovePods(t testing.TB, ids []string) {
 }
 
 // each calls f for 0 to n-1, four at a time (more does not make containerd faster), and reports the first error.
-func (c *Containerd) each(t testing.TB, n int, f func(ctx context.Context, i int) error) {
+func (c *CRI) each(t testing.TB, n int, f func(ctx context.Context, i int) error) {
 	t.Helper()
 	// Not the test's own context, which has ended when pods are cleaned up.
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
@@ -311,16 +328,19 @@ func (c *Containerd) each(t testing.TB, n int, f func(ctx context.Context, i int
 	close(next)
 	workers.Wait()
 	if len(errs) > 0 {
-		t.Fatalf("%d of %d calls to containerd failed, first: %v", len(errs), n, <-errs)
+		t.Fatalf("%d of %d calls to the container runtime failed, first: %v", len(errs), n, <-errs)
 	}
 }
 
 // Shims are the pids of the daemon's shims: their command lines name its socket.
-func (c *Containerd) Shims() (pids []int) {
+func (c *Containerd) Shims() []int { return naming(c.socket()) }
+
+// naming are the pids of the processes with that argument.
+func naming(argument string) (pids []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
 		cmdline, err := os.ReadFile(f)
-		if err != nil || !bytes.Contains(cmdline, []byte("\x00"+c.socket()+"\x00")) {
+		if err != nil || !bytes.Contains(cmdline, []byte("\x00"+argument+"\x00")) {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {

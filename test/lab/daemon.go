@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"os"
@@ -10,13 +9,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"npd-plugins/internal/procfs"
 )
 
 // PID is the process that listens at the daemon's socket. It may not be asked while the daemon is down.
-func (c *Containerd) PID(t testing.TB) int {
+func (c *CRI) PID(t testing.TB) int {
 	t.Helper()
 	conn, err := net.Dial("unix", c.socket())
 	if err != nil {
@@ -41,7 +39,7 @@ func (c *Containerd) PID(t testing.TB) int {
 }
 
 // Signal sends a signal to the daemon with that pid. A daemon that it stops goes on when the test ends.
-func (c *Containerd) Signal(t testing.TB, pid int, signal unix.Signal) {
+func (c *CRI) Signal(t testing.TB, pid int, signal unix.Signal) {
 	t.Helper()
 	if err := unix.Kill(pid, signal); err != nil {
 		t.Fatal(err)
@@ -67,17 +65,6 @@ func (c *Containerd) StartAgain(t testing.TB, version string) int {
 	daemon.Args = append(daemon.Args, "--config", filepath.Join(c.dir, "config.toml"))
 	c.start(t, daemon)
 	return daemon.Process.Pid
-}
-
-// WaitReady waits until the daemon answers.
-func (c *Containerd) WaitReady(t testing.TB) {
-	t.Helper()
-	Eventually(t, 30*time.Second, "containerd answers again", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		_, err := c.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
-		return err == nil
-	})
 }
 
 // WaitGone waits until a killed process has closed its sockets. They are open until the last thread has ended, which is

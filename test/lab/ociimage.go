@@ -41,7 +41,7 @@ func (c *Containerd) Import(t testing.TB, layout, base string) {
 
 // RunToEnd runs a container in a sandbox until it ends, and returns its exit code and what it wrote to stdout and stderr. pod is
 // the configuration that the sandbox was started with.
-func (c *Containerd) RunToEnd(t testing.TB, sandbox string, pod *runtimeapi.PodSandboxConfig, container *runtimeapi.ContainerConfig) (code int, output string) {
+func (c *CRI) RunToEnd(t testing.TB, sandbox string, pod *runtimeapi.PodSandboxConfig, container *runtimeapi.ContainerConfig) (code int, output string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*callTimeout)
 	defer cancel()
@@ -65,7 +65,7 @@ func (c *Containerd) RunToEnd(t testing.TB, sandbox string, pod *runtimeapi.PodS
 }
 
 // output is what a container's log holds, without its time stamps (k8s.io/cri-api, "time stream tag line").
-func (c *Containerd) output(t testing.TB, log string) string {
+func (c *CRI) output(t testing.TB, log string) string {
 	t.Helper()
 	var said strings.Builder
 	// The log is written by another process than the one that sees the end.

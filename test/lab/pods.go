@@ -64,7 +64,7 @@ func randomSuffix(i int) string {
 func ContainerConfig(pod *runtimeapi.PodSandboxConfig, container string) *runtimeapi.ContainerConfig {
 	return &runtimeapi.ContainerConfig{
 		Metadata: &runtimeapi.ContainerMetadata{Name: container},
-		Image:    &runtimeapi.ImageSpec{Image: PauseImage},
+		Image:    &runtimeapi.ImageSpec{Image: PauseImage, UserSpecifiedImage: PauseImage}, // CRI-O demands the latter
 		LogPath:  container + "_0.log",
 		Labels: map[string]string{
 			"io.kubernetes.container.name": container,
@@ -82,7 +82,7 @@ func ContainerConfig(pod *runtimeapi.PodSandboxConfig, container string) *runtim
 		},
 		Linux: &runtimeapi.LinuxContainerConfig{
 			Resources:       &runtimeapi.LinuxContainerResources{CpuShares: 2},
-			SecurityContext: &runtimeapi.LinuxContainerSecurityContext{},
+			SecurityContext: &runtimeapi.LinuxContainerSecurityContext{NamespaceOptions: pod.GetLinux().GetSecurityContext().GetNamespaceOptions()},
 		},
 	}
 }

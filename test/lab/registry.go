@@ -52,11 +52,19 @@ func StartRegistry(t testing.TB, layerSize int) *Registry {
 	t.Helper()
 	random := make([]byte, layerSize)
 	rand.Read(random)
-	layer, err := tarOf(file{"random", 0o644, random})
+	r := startRegistry(t, file{"random", 0o644, random})
+	r.allowed = len(r.layer) / 2
+	return r
+}
+
+// startRegistry starts a registry whose image has that file. It sends nothing of the layer yet.
+func startRegistry(t testing.TB, only file) *Registry {
+	t.Helper()
+	layer, err := tarOf(only)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Registry{LayerSize: len(layer), layer: layer, allowed: len(layer) / 2, blobs: map[string]blob{}, more: make(chan struct{})}
+	r := &Registry{LayerSize: len(layer), layer: layer, blobs: map[string]blob{}, more: make(chan struct{})}
 	add := func(mediaType string, content []byte) descriptor {
 		sum := sha256.Sum256(content)
 		d := descriptor{MediaType: mediaType, Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: len(content)}
@@ -65,7 +73,8 @@ func StartRegistry(t testing.TB, layerSize int) *Registry {
 	}
 	layerBlob := add("application/vnd.oci.image.layer.v1.tar", layer)
 	config := add("application/vnd.oci.image.config.v1+json", toJSON(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux", "rootfs": map[string]any{"type": "layers", "diff_ids": []string{layerBlob.Digest}},
+		"architecture": runtime.GOARCH, "os": "linux", "config": map[string]any{"Entrypoint": []string{"/" + only.name}},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{layerBlob.Digest}},
 	}))
 	manifest := add("application/vnd.oci.image.manifest.v1+json", toJSON(map[string]any{
 		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": []descriptor{layerBlob},
@@ -170,7 +179,7 @@ func (c *Containerd) Root() string { return filepath.Join(c.dir, "root") }
 
 // Pull pulls an image through CRI, under the service name that the daemon knows. It waits until the image is there or
 // ctx ends.
-func (c *Containerd) Pull(ctx context.Context, image string) error {
+func (c *CRI) Pull(ctx context.Context, image string) error {
 	pull := func(options ...grpc.DialOption) error {
 		connection, err := grpc.NewClient(c.Endpoint, append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 		if err != nil {
