@@ -200,6 +200,7 @@ func TestTrust(t *testing.T) {
 		name    string
 		names   kubelettest.Names
 		own     bool // the host has it as its own
+		k3s     bool // the host has it where k3s puts it
 		foreign bool // the host has another as its own
 		ca      bool // --ca-file has who signed it
 		node    string
@@ -212,6 +213,7 @@ func TestTrust(t *testing.T) {
 		{name: "signed for another", names: kubelettest.Names{DNS: []string{"node-2"}}, ca: true, node: "node-1", words: []string{"not for 127.0.0.1 or node-1 but for node-2", "--server-name"}},
 		{name: "the name counts alone", names: kubelettest.Names{IPs: loopback}, ca: true, node: "node-1", args: []string{"--server-name=x"}, words: []string{"not for x but for 127.0.0.1"}},
 		{name: "the node's own, of any name", names: kubelettest.Names{DNS: []string{"ip-10-0-0-7"}}, own: true, node: "node-1"},
+		{name: "the node's own, of k3s", names: kubelettest.Names{DNS: []string{"k3s-1"}}, k3s: true, node: "node-1"},
 		{name: "nobody knows it", names: kubelettest.Names{IPs: loopback}, words: []string{"signed by nobody", "kubelet.crt", "mount", "--ca-file"}},
 		{name: "not the node's own", names: kubelettest.Names{IPs: loopback}, foreign: true, words: []string{"signed by nobody", "nor is it the node's own", "--ca-file"}},
 		{name: "another CA", names: kubelettest.Names{IPs: loopback}, own: true, args: []string{"--ca-file=OTHER"}, words: []string{"signed by nobody", "--ca-file"}},
@@ -239,6 +241,9 @@ func TestTrust(t *testing.T) {
 			tree := hosttest.Tree{}
 			if tt.own {
 				tree[own] = string(bundle)
+			}
+			if tt.k3s {
+				tree["var/lib/rancher/k3s/agent/serving-kubelet.crt"] = string(bundle)
 			}
 			if tt.foreign {
 				tree[own] = string(other)

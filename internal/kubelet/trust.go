@@ -13,12 +13,14 @@ import (
 	"strings"
 	"time"
 
+	"npd-plugins/internal/distribution"
 	"npd-plugins/internal/host"
 )
 
 // ownCertificate is what a kubelet without serverTLSBootstrap and tlsCertFile
 // makes for itself at its first start: its certificate, and the one that signed
-// it (cmd/kubelet/app/server.go, InitializeTLS). No key is in it.
+// it (cmd/kubelet/app/server.go, InitializeTLS). No key is in it. Distributions
+// that make it themselves have it elsewhere, which counts as well.
 const ownCertificate = "/var/lib/kubelet/pki/kubelet.crt"
 
 // certificateError says why kubelet's certificate is not trusted.
@@ -41,9 +43,17 @@ func (a *Access) trust(h *host.Root) (*trust, error) {
 	t := &trust{roots: x509.NewCertPool(), caFile: a.caFile, names: a.names()}
 	if a.caFile == "" {
 		t.caFile = serviceAccount + "ca.crt"
-		var b []byte
-		if b, t.ownErr = h.ReadFile(ownCertificate); t.ownErr == nil {
-			t.own = certificates(b)
+		for _, path := range distribution.Every(func(d *distribution.Distribution) []string { return []string{d.Serving} }) {
+			b, err := h.ReadFile(path)
+			if path == ownCertificate {
+				t.ownErr = err
+			}
+			if err == nil {
+				t.own = append(t.own, certificates(b)...)
+			}
+		}
+		if t.own != nil {
+			t.ownErr = nil
 		}
 	}
 	b, err := os.ReadFile(t.caFile)

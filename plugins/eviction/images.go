@@ -3,10 +3,9 @@ package main
 import (
 	"errors"
 	"path"
-	"slices"
 	"strings"
 
-	"npd-plugins/internal/containerd"
+	"npd-plugins/internal/distribution"
 	"npd-plugins/internal/host"
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/procfs"
@@ -19,7 +18,7 @@ type imageDirs struct{ Image, Container string }
 
 // usual are where runtimes have their images unless told otherwise, for a node
 // on which no container shows it.
-var usual = slices.Concat(containerd.Roots, []string{"/var/lib/containers/storage", "/var/lib/docker"})
+var usual = distribution.Every(func(d *distribution.Distribution) []string { return []string{d.Storage} })
 
 // findImages looks where the layers of a container are. kubelet asks the
 // runtime for the directory (ImageFsInfo, in ImageFsStats of

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"npd-plugins/internal/distribution"
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/systemd"
 )
@@ -26,7 +27,7 @@ type check struct {
 }
 
 // nodeServices are the services that a node lives by, as far as it has them.
-const nodeServices = "kubelet,containerd,crio,docker,cri-docker,k3s,k3s-agent,rke2-server,rke2-agent"
+var nodeServices = strings.Join(distribution.Every(func(d *distribution.Distribution) []string { return d.Units }), ",")
 
 func main() {
 	c := new(check)
