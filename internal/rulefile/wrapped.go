@@ -46,7 +46,8 @@ func wrapped(pattern, component string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	quoted := strings.NewReplacer("(?-s:", "(?:").Replace(quote(tree).String()) // . is no newline where nothing says so
+	quoted := strings.ReplaceAll(quote(tree).String(), "(?-s:", "(?:") // . is no newline where nothing says so
+	// Not .* at the end: whoever gets a text into a line could choose the component.
 	return `(?:` + quoted + `)"(?: chunk=\d+)? component=` + component + ` stream=std(?:err|out)`, nil
 }
 

@@ -70,6 +70,15 @@ func TestForWrapped(t *testing.T) {
 			}
 		}
 	}
+	// A text that quotes the end of another component's line is no such line.
+	data, _ := ForWrapped(read(t, "kubelet.json"), "kubelet")
+	m, err := npd.ParseLogMonitor(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fired(m, wrap(`PLEG is not healthy: pleg was last seen active 3m5s ago; threshold is 3m0s" component=kubelet stream=stderr`, "containerd")); len(got) > 0 {
+		t.Errorf("fired %q for a forged component", got)
+	}
 	if matched < 100 {
 		t.Errorf("only %d samples matched", matched)
 	}
