@@ -222,6 +222,69 @@ func TestDistributedFlags(t *testing.T) {
 	}
 }
 
+func ruleSamples(rules string) []npd.Sample {
+	return must(npd.ParseSamples(must(os.ReadFile("../../journal-rules/testdata/" + rules + ".txt"))))
+}
+
+// asLogged is a line as a component of a distribution logs it.
+func asLogged(log distribution.Log, text string) string {
+	switch {
+	case log.Wrapped:
+		return wrapLine(text, string(log.Component))
+	case log.File != "" && log.Component == distribution.Kubelet:
+		return time.Now().Format("E0102 15:04:05.000000") + "    1814 kubelet.go:2126] " + text
+	case log.File != "":
+		return `time="` + time.Now().Format(time.RFC3339Nano) + `" level=error ` + text
+	}
+	return text
+}
+
+// TestInstalledRules puts the samples of the journal rules, as the components of each distribution log them, through what is
+// installed for it.
+func TestInstalledRules(t *testing.T) {
+	s := release(t)
+	for _, d := range distribution.All {
+		dest := filepath.Join(s.dir, "for", d.Name)
+		out := s.installs(dest, "--distribution", d.Name, "--enable=clock")
+		_, list, _ := strings.Cut(out, "--config.system-log-monitor=")
+		monitors := map[watch]*npd.LogMonitor{}
+		for _, path := range strings.Split(strings.TrimSpace(list), ",") {
+			m := must(npd.LoadLogMonitor(path))
+			monitors[watch{filepath.Base(path), m.Identifier(), m.Config.LogPath}] = m
+		}
+		fired := 0
+		for _, log := range d.Logs {
+			rules := ruleFiles[log.Component]
+			plain := must(npd.LoadLogMonitor("../../journal-rules/" + rules + ".json"))
+			for _, sample := range ruleSamples(rules) {
+				want := map[string]int{}
+				for _, match := range plain.Match(sample.Text) {
+					want[match.Rule.Reason]++
+				}
+				got := map[string]int{}
+				for of, m := range monitors {
+					message := asLogged(log, sample.Text)
+					if log.File != "" && of.file == log.File {
+						message, _, _ = m.Translate(message)
+					} else if log.File != "" || of.identifier != log.Identifier {
+						continue
+					}
+					for _, match := range m.Match(message) {
+						got[match.Rule.Reason]++
+						fired++
+					}
+				}
+				if fmt.Sprint(got) != fmt.Sprint(want) {
+					t.Errorf("%s, %s: %v, want %v\n%s", d.Name, log.Component, got, want, sample.Text)
+				}
+			}
+		}
+		if fired < 50 {
+			t.Errorf("%s: only %d fired", d.Name, fired)
+		}
+	}
+}
+
 // TestInstalledUnderNPD installs for a distribution, gives what is made to a real node-problem-detector, logs the samples as the
 // distribution's components do, and compares its counters.
 func TestInstalledUnderNPD(t *testing.T) {
@@ -261,17 +324,8 @@ func installedUnderNPD(t *testing.T, name string) {
 		rules := ruleFiles[log.Component]
 		monitor := must(npd.LoadLogMonitor("../../journal-rules/" + rules + ".json"))
 		var lines []string
-		for _, sample := range must(npd.ParseSamples(must(os.ReadFile("../../journal-rules/testdata/" + rules + ".txt")))) {
-			line := sample.Text
-			switch {
-			case log.Wrapped:
-				line = wrapLine(sample.Text, string(log.Component))
-			case log.File != "" && log.Component == distribution.Kubelet:
-				line = time.Now().Format("E0102 15:04:05.000000") + "    1814 kubelet.go:2126] " + sample.Text
-			case log.File != "":
-				line = `time="` + time.Now().Format(time.RFC3339Nano) + `" level=error ` + sample.Text
-			}
-			lines = append(lines, line)
+		for _, sample := range ruleSamples(rules) {
+			lines = append(lines, asLogged(log, sample.Text))
 			for _, match := range monitor.Match(sample.Text) {
 				want[match.Rule.Reason]++
 			}
