@@ -67,7 +67,7 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	var m memory
 	l.Recall(&m)
 	found, criErr := c.askRuntime(ctx, l, found, &m)
-	found = slices.DeleteFunc(found, func(s stuck) bool { return s.frozen })
+	found = slices.DeleteFunc(found, func(s stuck) bool { return s.frozen || s.age < c.age })
 	if criErr == nil {
 		l.Remember(m)
 	} else if len(found) == 0 {
@@ -128,7 +128,8 @@ func inPipeWrite(wchan string) bool {
 // comm that runc gives its init (libcontainer/nsenter/nsexec.c).
 const initComm = "runc:[2:INIT]"
 
-// processes finds runc init processes older than the age.
+// processes finds runc init processes that could be those of an attempt. One is
+// always a little younger than its container.
 func (c *check) processes(l *plugin.Look) ([]stuck, error) {
 	uptime, err := procfs.Uptime(l.Host)
 	if err != nil {
@@ -136,7 +137,7 @@ func (c *check) processes(l *plugin.Look) ([]stuck, error) {
 	}
 	var found []stuck
 	err = procfs.EachStat(l.Host, func(s procfs.Stat) bool {
-		if s.Comm != initComm || s.Age(uptime) < c.age || s.Exiting {
+		if s.Comm != initComm || s.Age(uptime) < min(settled, c.age) || s.Exiting {
 			return true
 		}
 		p := procfs.Of(l.Host, s.PID)

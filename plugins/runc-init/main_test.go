@@ -94,6 +94,8 @@ func TestRuncInit(t *testing.T) {
 			[]string{"a container does not start; pod shop/cart-0 container 3f8a1c5e7d9b created 2m30s ago"}},
 		{"both tell", add(node(), 700, 'S', 300, id, "pipe_write"), []*runtime.Container{created(id, 301*time.Second)}, plugin.Problem,
 			[]string{"a container does not start; pod shop/cart-0 container 3f8a1c5e7d9b created 5m1s ago, runc:[2:INIT] (pid 700) waits in pipe_write"}},
+		{"both tell, the process is a little younger than the age", add(node(), 700, 'S', 119, id, "pipe_write"), []*runtime.Container{created(id, 121*time.Second)}, plugin.Problem,
+			[]string{"created 2m1s ago, runc:[2:INIT] (pid 700) waits in pipe_write"}},
 		{"both tell, the runtime without a name", add(node(), 700, 'S', 300, id, "pipe_write"),
 			[]*runtime.Container{{Id: id, State: runtime.ContainerState_CONTAINER_CREATED, CreatedAt: plugintest.Now.Add(-time.Hour).UnixNano()}}, plugin.Problem,
 			[]string{"a container does not start; pod shop/cart-0 container 3f8a1c5e7d9b"}},
