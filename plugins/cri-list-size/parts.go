@@ -20,10 +20,13 @@ import (
 // that what was found holds for a while.
 const (
 	maxQuestions = 64
-	maxBytes     = 32 << 20 // of all answers
+	maxBytes     = 16 << 20 // of all answers
 	maxTime      = 8 * time.Second
 	holds        = 10 * time.Minute
 )
+
+// largeEntry is the size in bytes of a large entry of a list.
+const largeEntry = 16 << 10
 
 // finding is what the next look need not ask for again.
 type finding struct {
@@ -48,7 +51,8 @@ func (s *survey) fill(ctx context.Context, l *plugin.Look) []plugin.Consumer {
 func (s *survey) divide(ctx context.Context, l *plugin.Look) []plugin.Consumer {
 	ctx, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
-	d := division{ctx: ctx, survey: s, logged: logged(ctx, l), questions: maxQuestions, bytes: maxBytes, estimates: map[string]float64{}}
+	d := division{ctx: ctx, survey: s, logged: logged(ctx, l), random: rand.New(rand.NewPCG(uint64(l.Now.UnixNano()), 0)),
+		questions: maxQuestions, bytes: maxBytes, estimates: map[string]float64{}}
 	var parts []part
 	for _, list := range []*list{&s.sandboxes, &s.containers} {
 		for state, size := range list.large {
@@ -80,6 +84,7 @@ type division struct {
 	ctx       context.Context
 	survey    *survey
 	logged    []loggedPod
+	random    *rand.Rand
 	questions int // that may still be asked
 	bytes     int // that may still come
 
@@ -146,17 +151,22 @@ func (d *division) part(p part, questions int) {
 
 // draw returns entries drawn at random. Runtimes take the beginning of an id for
 // the whole when no other begins so (truncindex in containerd and CRI-O; Docker
-// lists all that do), and ids are random. How long a beginning must be depends
-// on how many ids there are: the length is taken that has hit most often.
+// lists all that do), and ids are random. How many digits tell one id apart
+// depends on how many there are: of three lengths that is taken which has hit
+// most often.
 func (d *division) draw(p part, questions int) (drawn []entry) {
+	shortest := 1 // for entries as large as the annotations of kubectl apply make them
+	for n := p.size / largeEntry; n > 16; n /= 16 {
+		shortest++
+	}
 	type luck struct{ tries, hits float64 }
-	var lengths [6]luck
+	var lengths [3]luck
 	for range questions {
 		best := slices.IndexFunc(lengths[:], func(l luck) bool {
 			return !slices.ContainsFunc(lengths[:], func(o luck) bool { return (o.hits+1)/(o.tries+2) > (l.hits+1)/(l.tries+2) })
 		})
 		before := len(drawn)
-		id := fmt.Sprintf("%016x", rand.Uint64())[:best+1]
+		id := fmt.Sprintf("%016x", d.random.Uint64())[:min(shortest+best, 16)]
 		if _, _, ok := d.ask(p, question{id: id}, func(e entry) { drawn = append(drawn, e) }); !ok {
 			break
 		}
