@@ -20,6 +20,8 @@ type Source struct {
 
 	outer   []byte // the file, if Data is a text in it
 	offsets []int  // in outer, of each byte of Data and of its end
+
+	found []Finding // of the file that others stand in; there is no Data then
 }
 
 // Finding is a trap that a file steps into.
@@ -100,6 +102,10 @@ func (f *file) position(offset int) (line, column int) {
 
 // look finds what can be seen in this file alone.
 func (f *file) look() {
+	if f.found != nil {
+		f.findings = slices.Clone(f.found)
+		return
+	}
 	top, broken := parse(f.Data)
 	if broken != nil {
 		f.report("json", min(broken.offset, len(f.Data)), "%s", broken.text)

@@ -44,6 +44,7 @@ const definitions = "custom_monitor_definitions"
 func (m *manifest) walk(node *yaml.Node) {
 	if node.Kind == yaml.MappingNode {
 		m.texts(node, "")
+		m.lists(node)
 	}
 	for i, child := range node.Content {
 		if node.Kind == yaml.MappingNode && i%2 == 1 && child.Kind == yaml.MappingNode && node.Content[i-1].Value == definitions {
@@ -74,6 +75,46 @@ func (m *manifest) texts(mapping *yaml.Node, key string) {
 	}
 	for _, text := range texts {
 		m.sources = append(m.sources, Source{Path: m.path, Data: []byte(text.Value), outer: m.data, offsets: offsets(m.data, text)})
+	}
+}
+
+// mounted is where deliveryhero's chart puts the definitions.
+const mounted = "/custom-config/"
+
+// lists compares the settings of the chart that name files with the definitions beside them. Without such settings they are in other values.
+func (m *manifest) lists(settings *yaml.Node) {
+	values := map[string]*yaml.Node{}
+	for i := 0; i+1 < len(settings.Content); i += 2 {
+		values[settings.Content[i].Value] = settings.Content[i+1]
+	}
+	defined := values[definitions]
+	if defined == nil || defined.Kind != yaml.MappingNode || values["custom_plugin_monitors"] == nil && values["log_monitors"] == nil {
+		return
+	}
+	whole := Source{Path: m.path}
+	report := func(node *yaml.Node, id, detail string) {
+		whole.found = append(whole.found, Finding{Path: m.path, Line: node.Line, Column: node.Column, Trap: trap(id), Detail: detail})
+	}
+	names := map[string]bool{}
+	for i := 0; i+1 < len(defined.Content); i += 2 {
+		name := defined.Content[i]
+		names[name.Value] = true
+		if strings.HasSuffix(name.Value, ".json") && !bytes.Contains(m.data, []byte(mounted+name.Value)) {
+			report(name, "file-unused", name.Value)
+		}
+	}
+	for _, list := range []string{"custom_plugin_monitors", "log_monitors"} {
+		if values[list] == nil {
+			continue
+		}
+		for _, file := range values[list].Content {
+			if name, ours := strings.CutPrefix(file.Value, mounted); ours && !names[name] {
+				report(file, "file-undefined", file.Value)
+			}
+		}
+	}
+	if whole.found != nil {
+		m.sources = append(m.sources, whole)
 	}
 }
 

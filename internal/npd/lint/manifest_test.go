@@ -66,6 +66,29 @@ func TestManifestOthers(t *testing.T) {
 	}
 }
 
+// The lists of the chart name what is defined beside them, and all of it.
+func TestManifestLists(t *testing.T) {
+	sources, err := FromYAML("v.yaml", []byte(`settings:
+  custom_monitor_definitions:
+    a.json: '{"plugin": "kmsg", "source": "a", "rules": [{"type": "temporary", "reason": "A", "pattern": "a.*"}]}'
+    b.json: '{"plugin": "kmsg", "source": "b", "rules": [{"type": "temporary", "reason": "B", "pattern": "b.*"}]}'
+    c.sh: echo
+  log_monitors: [/config/kernel-monitor.json, /custom-config/a.json]
+  custom_plugin_monitors:
+  - /custom-config/c.json
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range Lint(sources, "") {
+		got = append(got, fmt.Sprintf("%d:%d %s %s", f.Line, f.Column, f.Trap.ID, f.Detail))
+	}
+	if diff := cmp.Diff([]string{"4:5 file-unused b.json", "8:5 file-undefined /custom-config/c.json"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Each character of a text is where it was written, or where an escape or a line break stands for it.
 func FuzzManifest(f *testing.F) {
 	data, err := os.ReadFile("testdata/manifests.yaml")
