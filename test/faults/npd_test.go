@@ -64,8 +64,8 @@ func (d detector) wait(t *testing.T, condition, reason string, set bool) {
 	lab.Eventually(t, 30*time.Second, want, func() bool { return strings.Contains(d.Metrics(), want+"\n") })
 }
 
-// wantSaid demands that node-problem-detector set the condition to True with a message that holds all of the words.
-func (d detector) wantSaid(t *testing.T, condition string, words ...string) {
+// said is the message with which node-problem-detector last set the condition to True, "" for never.
+func (d detector) said(t *testing.T, condition string) string {
 	t.Helper()
 	said := ""
 	for line := range strings.Lines(d.Log(t)) {
@@ -73,6 +73,13 @@ func (d detector) wantSaid(t *testing.T, condition string, words ...string) {
 			_, said, _ = strings.Cut(strings.TrimSpace(status), " Message:")
 		}
 	}
+	return said
+}
+
+// wantSaid demands that node-problem-detector set the condition to True with a message that holds all of the words.
+func (d detector) wantSaid(t *testing.T, condition string, words ...string) {
+	t.Helper()
+	said := d.said(t, condition)
 	t.Logf("%s is True: %s", condition, said)
 	for _, word := range words {
 		if !strings.Contains(said, word) {

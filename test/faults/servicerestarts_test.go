@@ -17,7 +17,7 @@ func startServices(t *testing.T, s *lab.Systemd) {
 	for name, text := range map[string]string{
 		"kubelet.service": unit + "StartLimitIntervalSec=0\n[Service]\nRestart=always\nRestartSec=200ms\n" +
 			"ExecStart=/bin/sh -c 'sleep 0.1; test -e /run/lab/units/sick && exit 255; exec sleep 3600'\n",
-		"containerd.service": unit + "[Service]\nRestart=always\nExecStart=/bin/sleep 3600\n",
+		"containerd.service": unit + "StartLimitIntervalSec=0\n[Service]\nRestart=always\nExecStart=/bin/sleep 3600\n",
 		"crio.service":       unit + "[Service]\nExecStart=/bin/sh -c 'kill -9 $$$$'\n",
 		"docker.service":     unit + "[Service]\nRestart=always\nRestartSec=10ms\nExecStart=/bin/sh -c 'exit 3'\n",
 		"cri-docker.service": unit + "[Service]\nExecStart=/bin/sleep 3600\n",
@@ -52,7 +52,7 @@ func TestServiceRestarts(t *testing.T) {
 			time.Sleep(500 * time.Millisecond)
 			return pod.look(t).Status == npd.NonOK
 		})
-		pod.wantProblem(t, "kubelet.service started ", "times in 20s, is ", "see journalctl -u kubelet.service")
+		pod.wantProblem(t, "kubelet.service started ", "times in 20s, last ended by ", "see journalctl -u kubelet.service")
 		outside.wantProblem(t, "kubelet.service started ")
 		lab.Eventually(t, 30*time.Second, "a look that sees how it ends", func() bool {
 			return strings.Contains(pod.look(t).Message, "last ended by exit status 255")

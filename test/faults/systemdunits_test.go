@@ -3,6 +3,7 @@ package faults
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -99,6 +100,11 @@ func TestSystemdChecksOnDetector(t *testing.T) {
 	s.Run(t, "systemctl", "restart", "kubelet.service")
 	d.wait(t, "NodeServiceFlapping", "NodeServiceRestartsOften", true)
 	d.wantSaid(t, "NodeServiceFlapping", "kubelet.service started ", "times in 10s")
+	lab.Eventually(t, 30*time.Second, "a second service is told of while the condition is True", func() bool {
+		s.Run(t, "systemctl", "restart", "containerd.service")
+		said := d.said(t, "NodeServiceFlapping")
+		return strings.Contains(said, "2 services: containerd.service started ") && strings.Contains(said, "; kubelet.service started ")
+	})
 	heal(t, s)
 	s.Run(t, "systemctl", "stop", "run-*.scope")
 	healthy()
