@@ -296,6 +296,7 @@ func TestWaitersV1(t *testing.T) {
 	}
 	v := stalled(t, hosttest.Tree{
 		"sys/fs/cgroup/blkio/cgroup.procs": "1\n", "proc/100/stat": stat(100, 'D'), "proc/100/cgroup": "4:blkio:/kubepods/pod" + uid + "/" + id + "\n", "proc/101/stat": stat(101, 'S'),
+		"proc/102/stat": stat(102, 'D'), "proc/102/task/102/cgroup": "5:freezer:/frozen\n", "sys/fs/cgroup/freezer/frozen/freezer.state": "FROZEN\n",
 	})
 	plugintest.Want(t, v, plugin.Problem, "waits most: mysqld (pid 100) of pod "+uid+", 1 of 1 blocked task")
 	plugintest.Want(t, stalled(t, nil), plugin.Problem, "tasks wait for IO in 63 percent of a minute") // nobody waits now

@@ -9,6 +9,7 @@ import (
 	"npd-plugins/internal/cgroup"
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/procfs"
+	"npd-plugins/internal/waits"
 )
 
 // maxWaiters is how many are told on stderr.
@@ -60,7 +61,10 @@ func groups(l *plugin.Look) []string {
 func processes(ctx context.Context, l *plugin.Look) []string {
 	tasks := map[int]int{} // by pid
 	total := 0
-	err := procfs.EachBlocked(ctx, l.Host, func(pid int, _ procfs.Stat) {
+	err := procfs.EachBlocked(ctx, l.Host, func(pid int, s procfs.Stat) {
+		if waits.Of(l.Host, procfs.Thread(l.Host, pid, s.PID), s.State).Frozen {
+			return
+		}
 		tasks[pid]++
 		total++
 	})
