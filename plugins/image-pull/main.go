@@ -35,7 +35,7 @@ func main() {
 			"The runtime's API does not tell of pulls, so this looks at the files they write: one that a runtime holds open and has not written for --age.",
 		Reads: []string{
 			"containerd's content store: ingest/*/{ref,total,startedat}, and when and how far data was written", "CRI-O's downloads: /var/tmp/container_images_storage*, /var/tmp/storage*",
-			"when a pull seems to hang: /proc/*/stat, the links in /proc/PID/fd of the runtime; small files of blobs/sha256 and blobs/sha512; /var/lib/kubelet/image_manager/pulling (names of images)"},
+			"when a pull seems to hang: /proc/*/stat, /proc/PID/cgroup and the links in /proc/PID/fd of the runtime; small files of blobs/sha256 and blobs/sha512; /var/lib/kubelet/image_manager/pulling (names of images)"},
 		Needs:      "the host's /proc, and containerd's data (/var/lib) or /run/crio and /var/tmp, below --host-root, without hostPID; CAP_SYS_PTRACE to see what the runtime holds open",
 		LookAlikes: "a slow download that advances; what a killed runtime left behind; a download by podman or another tool of the kind",
 		Example:    "--host-root=/host --age=3m",

@@ -76,6 +76,13 @@ func (n node) heldBy(pid int, name string) node {
 	return n
 }
 
+// pod adds a process of a pod.
+func (n node) pod(pid int, comm string) node {
+	dir := fmt.Sprintf("proc/%d/", pid)
+	return n.set(dir+"stat", stat(pid, comm, 1, 9000)).set(dir+"fd/", "").
+		set(dir+"cgroup", "0::/kubepods/burstable/pod3f6c1a52-8d0e-4b7f-9a61-5c2e7d904b13/"+strings.Repeat("a", 64)+"\n")
+}
+
 func (n node) set(name, content string) node {
 	n.Tree[name] = content
 	return n
@@ -174,6 +181,10 @@ func TestImagePull(t *testing.T) {
 		{"taken up again by a young containerd", stalled().set("proc/700/stat", stat(700, "containerd", 1, 60)), plugin.OK, nil},
 		{"deleted meanwhile", newNode().ingest("1f", layer, long).set("proc/700/fd/9", "-> /"+store+"ingest/1f/data (deleted)"), plugin.OK, nil},
 		{"open in a shim", newNode().ingest("1f", layer, long).heldBy(701, "1f"), plugin.OK, nil},
+		{"open in a pod's containerd", newNode().ingest("1f", layer, long).pod(702, "containerd").heldBy(702, "1f"), plugin.OK, []string{"that no runtime waits for: 1"}},
+		{"a pod's containerd beside k3s", stalled().set("proc/700/stat", stat(700, "k3s-server", 1, 9000)).pod(702, "containerd"), plugin.Problem, []string{"k3s-server (pid 700) waits"}},
+		{"open in a pod beside k3s", newNode().ingest("1f", layer, long).set("proc/700/stat", stat(700, "k3s-server", 1, 9000)).pod(702, "x").heldBy(702, "1f"), plugin.OK, nil},
+		{"a pod's crio", newNode().crio().blob("storage123", long).pod(801, "crio").set("proc/801/fd/7", "-> /var/tmp/storage123/1"), plugin.OK, []string{"that no runtime waits for: 1"}},
 		{"an import", stalled().set(store+"ingest/1f/ref", "default/1/upload"), plugin.OK, []string{"advance: 0"}},
 
 		{"CRI-O idle", newNode().crio(), plugin.OK, []string{"advance: 0"}},

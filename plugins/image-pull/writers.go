@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"npd-plugins/internal/cgroup"
 	"npd-plugins/internal/host"
 	"npd-plugins/internal/plugin"
 	"npd-plugins/internal/procfs"
@@ -77,7 +78,7 @@ func (c *check) held(l *plugin.Look, quiet []download) (stalled []download, err 
 func findWriters(h *host.Root, r runtime, files []*download, all []procfs.Stat, crio map[int]bool) error {
 	var daemons []procfs.Stat
 	for _, s := range all {
-		if r.runs(s, crio) {
+		if r.runs(s, crio) && !inPod(h, s.PID) {
 			daemons = append(daemons, s)
 		}
 	}
@@ -87,6 +88,9 @@ func findWriters(h *host.Root, r runtime, files []*download, all []procfs.Stat, 
 	}
 	var unreadable error
 	for _, s := range daemons {
+		if renamed && inPod(h, s.PID) {
+			continue
+		}
 		if err := markWritten(h, s, files); err != nil && !host.Gone(err) {
 			unreadable = fmt.Errorf("%w: give the check CAP_SYS_PTRACE (privileged)", err)
 		}
@@ -95,6 +99,13 @@ func findWriters(h *host.Root, r runtime, files []*download, all []procfs.Stat, 
 		return fmt.Errorf("no containerd in %s, which has no kernel threads: mount the host's /proc there", h.Path("/proc"))
 	}
 	return unreadable
+}
+
+// inPod says whether the process is in a pod, where a name is what a tenant
+// chose, and some run a runtime of their own.
+func inPod(h *host.Root, pid int) bool {
+	file, err := procfs.Of(h, pid).Cgroups()
+	return err == nil && cgroup.OwnerOfProcess(file).PodUID != ""
 }
 
 // hostProcesses says whether these are the processes of a whole machine: those
