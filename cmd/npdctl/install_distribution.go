@@ -78,7 +78,7 @@ var distributed = []struct {
 	{"kubelet-config", []string{"eviction"}, func(d *distribution.Distribution) string { return d.KubeletConfig }},
 	{"kubelet-config-dir", []string{"eviction"}, func(d *distribution.Distribution) string { return d.KubeletConfigDir }},
 	{"kubelet-dir", []string{"cri-gc", "eviction"}, func(d *distribution.Distribution) string { return d.KubeletDir }},
-	{"units", []string{"io-stall", "service-restarts"}, func(d *distribution.Distribution) string { return strings.Join(d.Units, ",") }},
+	{"units", []string{"service-restarts"}, func(d *distribution.Distribution) string { return strings.Join(d.Units, ",") }},
 }
 
 // apply gives a rule of a check the arguments of the distribution.
