@@ -77,6 +77,9 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	v := plugin.Verdict{Measurements: []plugin.Measurement{{Name: "containers_stuck", Value: float64(len(found)), Unit: "containers"}}}
 	if len(found) == 0 {
 		v.Message = "no container is stuck between create and start"
+		if len(m) > 0 { // attempts so far, and each may end before the next look
+			v.Suspicion = plugin.Count(len(m), "container") + " created and not started yet"
+		}
 		return v
 	}
 	v.Status = plugin.Problem

@@ -156,17 +156,19 @@ func TestAttempts(t *testing.T) {
 		k.Labels["io.kubernetes.pod.uid"] = uid
 		fake.Set(nil, []*runtime.Container{k})
 	}
-	sees := func(at time.Duration, status plugin.Status, words ...string) {
+	sees := func(at time.Duration, status plugin.Status, words ...string) plugin.Verdict {
 		t.Helper()
 		l.Now = start.Add(at)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		plugintest.Want(t, (&check{age: 45 * time.Second}).look(ctx, l), status, words...)
+		v := (&check{age: 45 * time.Second}).look(ctx, l)
+		plugintest.Want(t, v, status, words...)
 		l = l.Next()
+		return v
 	}
 	const createdState, exited, running = runtime.ContainerState_CONTAINER_CREATED, runtime.ContainerState_CONTAINER_EXITED, runtime.ContainerState_CONTAINER_RUNNING
 	list(id, createdState, 0)
-	sees(30*time.Second, plugin.OK)
+	plugintest.WantSuspicion(t, sees(30*time.Second, plugin.OK), "1 container created and not started yet")
 	sees(90*time.Second, plugin.Problem, "pod shop/cart-0 container 3f8a1c5e7d9b created 1m30s ago")
 	list(id, exited, 0) // kubelet has given up
 	sees(150*time.Second, plugin.Problem, "a container does not start; pod shop/cart-0 container 3f8a1c5e7d9b not started for 2m30s")
@@ -182,13 +184,13 @@ func TestAttempts(t *testing.T) {
 	list(other, createdState, 400*time.Second)
 	sees(415*time.Second, plugin.OK)
 	list(other, exited, 400*time.Second)
-	sees(435*time.Second, plugin.OK)
+	plugintest.WantSuspicion(t, sees(435*time.Second, plugin.OK), "1 container created and not started yet")
 	list(id+"1", createdState, 440*time.Second)
 	sees(455*time.Second, plugin.Problem, "not started 2 times in 55s")
 	// It starts and crashes: that is another story.
 	list(id+"1", exited, 440*time.Second)
 	fake.started[id+"1"] = 1
-	sees(475*time.Second, plugin.OK)
+	plugintest.WantSuspicion(t, sees(475*time.Second, plugin.OK), "")
 
 	// The pod is deleted.
 	list(other, createdState, 500*time.Second)

@@ -40,6 +40,9 @@ func TestStateDir(t *testing.T) {
 		want := c.run(t, c.on(root)...)
 		for name, dir := range dirs {
 			r := c.run(t, c.on(root, "--state-dir="+dir)...)
+			if r.Status != want.Status {
+				want = c.run(t, c.on(root)...) // what it reads of this machine may be another by now
+			}
 			if r.Status != want.Status || r.Stderr == "" {
 				t.Errorf("%s: %v, want %v and a word on stderr: %s\n%s", name, r.Status, want.Status, r.Message, r.Stderr)
 			}
@@ -132,6 +135,9 @@ func TestStateFile(t *testing.T) {
 				file.make(t, filepath.Join(dir, c.name+".state"))
 				r := c.run(t, c.on(root, "--state-dir="+dir)...)
 				if r.Status != want.Status {
+					want = c.run(t, c.on(root)...) // what it reads of this machine may be another by now
+				}
+				if r.Status != want.Status {
 					t.Errorf("%v, want %v as without a state: %s", r.Status, want.Status, r.Message)
 				}
 				if r.Stderr == "" && !file.silent {
@@ -195,11 +201,13 @@ var needsTwo = map[string][]string{
 	"kernel-tables":    extraArgs["kernel-tables"],
 	"kubelet-throttle": nil,
 	"pleg":             nil,
+	"runc-init":        nil,
 	"service-restarts": nil,
 	"stuck-tasks":      extraArgs["stuck-tasks"],
 	"zombies":          nil,
 }
 var recallsOnly = map[string]string{
+	"cri-latency":   "the socket at which a runtime answered, which is not OK when it is forgotten",
 	"cri-list-size": "the pods of the last list that got through",
 	"eviction":      "kubelet's settings",
 	"memory-stall":  "what was logged already",
