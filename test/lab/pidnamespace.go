@@ -4,12 +4,16 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"npd-plugins/internal/host"
+	"npd-plugins/internal/procfs"
 )
 
 // envPIDNamespace tells a test that it runs in a PID namespace: the pid of the process that made it, and a "-" to make
@@ -42,6 +46,28 @@ func InPIDNamespace(t *testing.T, built string) bool {
 	return false
 }
 
+// detachFuse takes the FUSE mounts of other programs out of the mount namespace: a check that looks for one that is dead
+// would find theirs. It asks no server.
+func detachFuse() error {
+	root, err := host.Open("/")
+	if err != nil {
+		return err
+	}
+	var points []string
+	err = procfs.EachMount(root, func(m procfs.Mount) bool {
+		if kind, _, _ := strings.Cut(m.Type, "."); kind == "fuse" || kind == "fuseblk" {
+			points = append(points, m.Point)
+		}
+		return true
+	})
+	for _, point := range slices.Backward(points) {
+		if err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("detach %s: %w", point, err)
+		}
+	}
+	return err
+}
+
 // serveNamespace is process 1 of the namespace: it runs the test and reaps as init does.
 func serveNamespace() (code int, err error) {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
@@ -49,6 +75,9 @@ func serveNamespace() (code int, err error) {
 	}
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return 1, fmt.Errorf("mount /proc: %w", err)
+	}
+	if err := detachFuse(); err != nil {
+		return 1, err
 	}
 	test := exec.Command("/proc/self/exe", os.Args[1:]...)
 	test.Env = append(os.Environ(), envCulprit+"=", "GOMAXPROCS=")
