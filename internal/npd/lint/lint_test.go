@@ -102,6 +102,7 @@ var positions = map[string]string{
 	"no-rules":              "no-rules 9:12",
 	"other-list":            "",
 	"other-system-stats":    "",
+	"other-turned-off":      "",
 	"output-default":        "output-default 3:19",
 	"output-over-4096":      "output-over-4096 6:26",
 	"path-missing":          "path-missing 14:84",
