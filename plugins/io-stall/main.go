@@ -190,14 +190,19 @@ func (l load) String() string {
 // the runtime's own work waits with them.
 func (c *check) fault(l load, w waiting) string {
 	always := l.busy >= float64(c.busy)
+	waits := w.any() >= slowWaiting
+	if w.blind {
+		waits = always
+	}
 	// Reads and writes that do not wait are not what a disk is busy with for long: discards are.
 	slow := l.each >= c.slow && l.wait >= c.slow && l.bytes < slowRate
+	overloaded := always && l.wait >= c.wait && (w.blind || w.served() >= float64(c.percent))
 	switch {
-	case w.blind && always && l.hung > 0, !w.blind && l.hung > 0 && w.any() >= slowWaiting:
+	case l.hung > 0 && (waits || overloaded):
 		return "hangs"
-	case w.blind && always && slow, !w.blind && slow && l.busy >= slowBusy && w.any() >= slowWaiting:
+	case slow && l.busy >= slowBusy && waits:
 		return "is too slow"
-	case always && l.wait >= c.wait && (w.blind || w.served() >= float64(c.percent)):
+	case overloaded:
 		return "is overloaded"
 	}
 	return ""
