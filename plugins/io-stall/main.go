@@ -200,7 +200,7 @@ func (c *check) fault(l load, w waiting) string {
 	switch {
 	case l.hung > 0 && (waits || overloaded):
 		return "hangs"
-	case slow && l.busy >= slowBusy && waits:
+	case slow && (l.busy >= slowBusy && waits || overloaded):
 		return "is too slow"
 	case overloaded:
 		return "is overloaded"
