@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"unicode/utf8"
 
@@ -81,41 +82,65 @@ func (m *manifest) texts(mapping *yaml.Node, key string) {
 // mounted is where deliveryhero's chart puts the definitions.
 const mounted = "/custom-config/"
 
-// lists compares the settings of the chart that name files with the definitions beside them. Without such settings they are in other values.
+// lists compares the settings of the chart that name files with the definitions beside them, if there are some: else they are in other values.
 func (m *manifest) lists(settings *yaml.Node) {
 	values := map[string]*yaml.Node{}
 	for i := 0; i+1 < len(settings.Content); i += 2 {
 		values[settings.Content[i].Value] = settings.Content[i+1]
 	}
-	defined := values[definitions]
-	if defined == nil || defined.Kind != yaml.MappingNode || values["custom_plugin_monitors"] == nil && values["log_monitors"] == nil {
+	if values["custom_plugin_monitors"] == nil && values["log_monitors"] == nil {
 		return
 	}
-	whole := Source{Path: m.path}
+	defined := values[definitions]
+	if defined == nil || defined.Kind != yaml.MappingNode {
+		defined = &yaml.Node{}
+	}
+	whole := Source{Path: m.path, found: []Finding{}}
 	report := func(node *yaml.Node, id, detail string) {
 		whole.found = append(whole.found, Finding{Path: m.path, Line: node.Line, Column: node.Column, Trap: trap(id), Detail: detail})
 	}
-	names := map[string]bool{}
+	files := maps.Clone(shippedPlugins)
 	for i := 0; i+1 < len(defined.Content); i += 2 {
 		name := defined.Content[i]
-		names[name.Value] = true
+		files[mounted+name.Value] = pluginOf(defined.Content[i+1].Value)
 		if strings.HasSuffix(name.Value, ".json") && !bytes.Contains(m.data, []byte(mounted+name.Value)) {
 			report(name, "file-unused", name.Value)
 		}
 	}
-	for _, list := range []string{"custom_plugin_monitors", "log_monitors"} {
+	for list, custom := range map[string]bool{"custom_plugin_monitors": true, "log_monitors": false} {
 		if values[list] == nil {
 			continue
 		}
 		for _, file := range values[list].Content {
-			if name, ours := strings.CutPrefix(file.Value, mounted); ours && !names[name] {
+			plugin, known := files[file.Value]
+			switch {
+			case !known && strings.HasPrefix(file.Value, mounted) && values[definitions] != nil:
 				report(file, "file-undefined", file.Value)
+			case plugin != "" && (plugin == "custom") != custom:
+				report(file, "list-wrong", fmt.Sprintf("%s with plugin %q in %s", file.Value, plugin, list))
 			}
 		}
 	}
-	if whole.found != nil {
-		m.sources = append(m.sources, whole)
+	m.sources = append(m.sources, whole)
+}
+
+// shippedPlugins are the plugins of the files in NPD's image that are named most.
+var shippedPlugins = map[string]string{
+	"/config/kernel-monitor.json": "kmsg", "/config/readonly-monitor.json": "kmsg",
+	"/config/docker-monitor.json": "journald", "/config/systemd-monitor.json": "journald", "/config/abrt-adaptor.json": "journald",
+	"/config/kernel-monitor-filelog.json": "filelog", "/config/docker-monitor-filelog.json": "filelog", "/config/disk-log-message-filelog.json": "filelog",
+	"/config/custom-plugin-monitor.json": "custom", "/config/network-problem-monitor.json": "custom", "/config/iptables-mode-monitor.json": "custom",
+	"/config/health-checker-kubelet.json": "custom", "/config/health-checker-containerd.json": "custom", "/config/health-checker-docker.json": "custom",
+	"/config/kernel-monitor-counter.json": "custom", "/config/systemd-monitor-counter.json": "custom", "/config/docker-monitor-counter.json": "custom",
+}
+
+// pluginOf is the plugin of a configuration, "" if it cannot be told.
+func pluginOf(text string) string {
+	top, err := parse([]byte(text))
+	if err != nil {
+		return ""
 	}
+	return top.get("plugin").str()
 }
 
 // looksOurs says whether a text is meant as a configuration of NPD, valid or not.

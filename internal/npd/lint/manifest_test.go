@@ -52,6 +52,7 @@ func TestManifestOthers(t *testing.T) {
 		"data:\n  a.json: '{\"panels\": []}'\n  b.json: '{\"plugin\": 1, \"rules\": []}'\n": 2,
 		"custom_monitor_definitions:\n  a.json: '{}'\n  b.txt: '{}'\n  c.json: [1]\n":       1,
 		"a: &x '{\"plugin\": 1, \"rules\": []}'\ndata: {b.json: *x, c.json: *x}\n":          2,
+		"settings: {log_monitors: [/config/a.json, /custom-config/b.json]}\n":               1,
 		"a: &a {b: &b {c.json: 1}}\nd: *a\n":                                                0,
 		"":                                                                                  0,
 		`{"apiVersion":"v1","kind":"ConfigMap","data":{"a.json":"{\"plugin\":\"custom\",\n \"rules\":[]}"}}`: 1,
@@ -76,6 +77,9 @@ func TestManifestLists(t *testing.T) {
   log_monitors: [/config/kernel-monitor.json, /custom-config/a.json]
   custom_plugin_monitors:
   - /custom-config/c.json
+  - /custom-config/a.json
+  - /config/kernel-monitor.json
+  - /config/of-another-image.json
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +88,11 @@ func TestManifestLists(t *testing.T) {
 	for _, f := range Lint(sources, "") {
 		got = append(got, fmt.Sprintf("%d:%d %s %s", f.Line, f.Column, f.Trap.ID, f.Detail))
 	}
-	if diff := cmp.Diff([]string{"4:5 file-unused b.json", "8:5 file-undefined /custom-config/c.json"}, got); diff != "" {
+	want := []string{
+		"4:5 file-unused b.json", "8:5 file-undefined /custom-config/c.json", `9:5 list-wrong /custom-config/a.json with plugin "kmsg" in custom_plugin_monitors`,
+		`10:5 list-wrong /config/kernel-monitor.json with plugin "kmsg" in custom_plugin_monitors`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -108,6 +108,7 @@ var Traps = []Trap{
 
 	{"condition-two-files", Warning, "each file overwrites the condition with what it knows", "one condition, one file"},
 	{"file-undefined", Fatal, "NPD does not start: the list names a file that is not there", "define it in custom_monitor_definitions, or take it off the list"},
+	{"list-wrong", Fatal, "NPD does not start", "plugin custom belongs into custom_plugin_monitors, the others into log_monitors"},
 	{"file-unused", Warning, "NPD does not load it", "name it as /custom-config/NAME in custom_plugin_monitors or log_monitors"},
 	{"suppression-unused", Warning, "it matches no finding", "take it out"},
 	{"source-shared", Warning, "events are limited per source: 25, then one in 5 minutes, for both files together", "a source for each file"},
