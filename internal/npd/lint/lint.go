@@ -115,7 +115,7 @@ func (f *file) look() {
 		return
 	}
 	if top.kind != '{' {
-		f.report("wrong-type", top.offset, "the file holds something else than object")
+		f.report("wrong-type", top.offset, "the file is not an object")
 		return
 	}
 	f.top = top

@@ -237,12 +237,12 @@ func TestSeveralInOneFile(t *testing.T) {
 		`1:53 output-default no max_output_length`,
 		`1:53 initial-status skip_initial_status is not true`,
 		`1:65 duration "timeout" is "soon"`,
-		`1:88 wrong-type "concurrency" holds something else than whole number`,
-		`2:75 wrong-type "transition" holds something else than time`,
-		`2:94 wrong-type "status" holds something else than text`,
-		`2:102 wrong-type "conditions" holds something else than object`,
-		`3:102 wrong-type "args" holds something else than text`,
-		`3:106 unknown-key "message" in "rules", it belongs into a condition`,
+		`1:88 wrong-type "concurrency" is not a whole number`,
+		`2:75 wrong-type "transition" is not a time as in RFC 3339`,
+		`2:94 wrong-type "status" is not a text in quotes`,
+		`2:102 wrong-type an element of "conditions" is not an object`,
+		`3:102 wrong-type an element of "args" is not a text in quotes`,
+		`3:106 unknown-key "message" in an element of "rules", it belongs into a condition`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -141,15 +141,32 @@ func (f *file) fits(v *value, s *shape, where string) {
 			return
 		}
 		for _, element := range v.members {
-			f.fits(element, s.each, where)
+			f.fits(element, s.each, "an element of "+where)
 		}
 	default:
 		f.scalar(v, s, where)
 	}
 }
 
+// article is what a value is to be, in words.
+func (s *shape) article() string {
+	switch s.holds {
+	case "bool":
+		return "true or false"
+	case "time":
+		return "a time as in RFC 3339"
+	case "duration":
+		return "a duration in quotes"
+	case "object":
+		return "an object"
+	case "text":
+		return "a text in quotes"
+	}
+	return "a " + s.holds
+}
+
 func (f *file) mismatch(v *value, s *shape, where string) {
-	f.report("wrong-type", v.offset, "%s holds something else than %s", where, s.holds)
+	f.report("wrong-type", v.offset, "%s is not %s", where, s.article())
 }
 
 func (f *file) scalar(v *value, s *shape, where string) {
