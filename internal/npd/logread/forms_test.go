@@ -130,6 +130,27 @@ func TestFurtherLines(t *testing.T) {
 	}
 }
 
+// A message of many lines is cut where one of one line is.
+func TestManyFurtherLines(t *testing.T) {
+	indent := strings.Repeat(" ", 33)
+	for form, data := range map[string]string{
+		"short":   "Jan  2 15:04:05 node kubelet[1]: first\n" + strings.Repeat(indent+strings.Repeat("x", 1000)+"\n", 2000) + "Jan  2 15:04:05 node kubelet[1]: next\n",
+		"verbose": "Fri 2026-01-02 15:04:05.1 UTC [s=1]\n    MESSAGE=first\n" + strings.Repeat("            "+strings.Repeat("x", 1000)+"\n", 2000) + "Fri 2026-01-02 15:04:05.1 UTC [s=1]\n    MESSAGE=next\n",
+	} {
+		r, err := New(strings.NewReader(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lengths []int
+		for e := (Entry{}); r.Next(&e) == nil; {
+			lengths = append(lengths, len(e.Message))
+		}
+		if diff := cmp.Diff([]int{MaxMessage, 4}, lengths); diff != "" || r.Cut != 1 {
+			t.Errorf("%s: %d cut, %s", form, r.Cut, diff)
+		}
+	}
+}
+
 func TestBinary(t *testing.T) {
 	if _, err := New(strings.NewReader("\x7fELF\x02\x01\x01\x00")); err != ErrBinary {
 		t.Error(err)

@@ -88,7 +88,7 @@ func (r *Reader) furtherLines(e *Entry, indent int) {
 	if indent > maxIndent {
 		return
 	}
-	joined := false
+	joined, cut := false, false
 	for {
 		blanks, err := r.in.Peek(indent)
 		if err != nil || len(bytes.TrimLeft(blanks, " ")) > 0 {
@@ -103,8 +103,16 @@ func (r *Reader) furtherLines(e *Entry, indent int) {
 		if err != nil {
 			return
 		}
-		if room := MaxMessage - len(r.message); room > 0 {
-			r.message = append(append(r.message, '\n'), further[indent:min(len(further), indent+room)]...)
+		further = further[indent:]
+		if room := MaxMessage - len(r.message) - 1; len(further) > room {
+			further = further[:max(0, room)]
+			if !cut {
+				r.Cut++
+			}
+			cut = true
+		}
+		if len(r.message) < MaxMessage {
+			r.message = append(append(r.message, '\n'), further...)
 		}
 		e.Message = r.message
 	}

@@ -54,7 +54,7 @@ func (r *Reader) nextVerbose(e *Entry) error {
 			r.value = append(r.value[:0], value...)
 			continue
 		}
-		if further := line[min(len(line), len(name)+1):]; len(r.value)+len(further) < maxLine {
+		if further := line[min(len(line), len(name)+1):]; len(r.value) <= MaxMessage { // what is more is cut, and counted
 			r.value = append(append(r.value, '\n'), further...)
 		}
 	}
