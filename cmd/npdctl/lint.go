@@ -29,7 +29,7 @@ Helm values with settings.custom_monitor_definitions. A DIR stands for the *.jso
 The rules of a log file NAME.json are tried on the samples in testdata/NAME.txt beside it, where there are some:
   # Reason [Reason...]   what the + lines that follow must fire
   + a message that fires these, and nothing else of the file
-  - a message that fires no rule of any file with this identifier
+  - a message that fires no rule of the file, and of others with this identifier only one that it is a + sample of
   ; a comment
 
 Each finding is one line: file:line:column: severity: what: what happens; mend: what to do [trap]

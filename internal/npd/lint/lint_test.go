@@ -133,6 +133,7 @@ var positions = map[string]string{
 	"sample-broken":         "sample-broken 4:1",
 	"sample-false-alarm":    "sample-false-alarm 3:1, sample-false-alarm 5:1",
 	"sample-foreign":        "sample-false-alarm 3:1",
+	"sample-foreign-known":  "",
 	"sample-missing":        "sample-missing 11:37",
 	"sample-reason":         "sample-unmatched 4:1, sample-reason 4:1",
 	"sample-unmatched":      "sample-unmatched 3:1",

@@ -155,7 +155,7 @@ func (w *watcher) endShown(rule *value) {
 }
 
 // tryForeign tries all rules of a file on the lines of another file of the same identifier. That a line for a rule of the other file
-// is matched here too is no mistake.
+// is matched here too is no mistake, nor is a look-alike there that is a sample of the rule here.
 func (w *watcher) tryForeign(of *watcher) {
 	for _, s := range of.samples {
 		fired := w.fires(s.Text)
@@ -166,9 +166,17 @@ func (w *watcher) tryForeign(of *watcher) {
 			continue
 		}
 		for _, got := range w.reasons(fired) {
+			if w.shows(got, s.Text) {
+				continue
+			}
 			of.reportSample(s.Line, "sample-false-alarm", "%s of %s", got, w.Path)
 		}
 	}
+}
+
+// shows says whether a text is a sample of a reason.
+func (w *watcher) shows(reason, text string) bool {
+	return slices.ContainsFunc(w.samples, func(s npd.Sample) bool { return s.Text == text && slices.Contains(s.Reasons, reason) })
 }
 
 // compare reports the rules of w with the pattern of an earlier rule, and those that match nothing but what another one matches too.
