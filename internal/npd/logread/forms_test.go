@@ -88,6 +88,8 @@ func TestFormsOfDmesg(t *testing.T) {
 		"[    1.5] usb 1-1: new\n[    2.5] EXT4-fs (sda): a\n":              {`kernel "usb 1-1: new"`, `kernel "EXT4-fs (sda): a"`},
 		"[    1.5] usb 1-1: new\n":                                          {`kernel "usb 1-1: new"`},
 		"[    1.5] node kernel: new\n[    2.5] node kubelet[1]: a\n":        {`kernel "new"`, `kubelet "a"`},
+		"[    1.5] node a b: c[5]: d\n[    1.5] node kubelet[1]: a\n":       {` "[    1.5] node a b: c[5]: d"`, `kubelet "a"`},
+		"[    1.5] systemd[1]: foo[2]: a\n":                                 {`kernel "systemd[1]: foo[2]: a"`},
 		"[  +0.389973] a\n[ +21.401830] b\n":                                {`kernel "a"`, `kernel "b"`},
 		"[Nov27 11:51] a\n[  +0.1] b\n":                                     {`kernel "a"`, `kernel "b"`},
 		"[<    0.389973>] a\n":                                              {`kernel "a"`},

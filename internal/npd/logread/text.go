@@ -237,12 +237,13 @@ func isDmesg(head []byte) bool {
 			continue
 		}
 		first, after := word(bytes.TrimPrefix(rest, []byte{' '}))
-		name, _, ok := tag(bytes.TrimRight(after, "\n"))
-		if !ok || host != nil && !bytes.Equal(first, host) {
+		if host != nil && !bytes.Equal(first, host) || bytes.HasSuffix(first, []byte{':'}) {
 			return true
 		}
 		host = first
-		sure = sure || bytes.Equal(name, kernelName) || after[len(name)] == '['
+		if name, _, ok := tag(bytes.TrimRight(after, "\n")); ok {
+			sure = sure || bytes.Equal(name, kernelName) || after[len(name)] == '['
+		}
 	}
 	return !sure
 }
