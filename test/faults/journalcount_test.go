@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -79,6 +81,52 @@ func TestCNITeardownFailing(t *testing.T) {
 	check.wantSoon(t, npd.NonOK, "networks of deleted pods cannot be torn down: 12 lines in 15s", "last containerd: failed to destroy network for sandbox", "the network daemon does not answer")
 	j.Log(t, "node-problem-detector", lines...)
 	check.wantSoon(t, npd.OK) // when the window has passed
+}
+
+// inK0s is a line as k0s logs what a component of it has written.
+func inK0s(line, component string) string {
+	var b bytes.Buffer
+	log := &logrus.Logger{Out: &b, Level: logrus.InfoLevel, Formatter: &logrus.TextFormatter{TimestampFormat: time.DateTime, FullTimestamp: true}}
+	log.WithFields(logrus.Fields{"component": component, "stream": "stderr"}).Info(line)
+	return strings.TrimSpace(b.String())
+}
+
+// TestCNITeardownFailingElsewhere has the lines of a real containerd where k0s has them, wrapped in its own, and where k3s and rke2
+// have them, in a file that the journal knows nothing of.
+func TestCNITeardownFailingElsewhere(t *testing.T) {
+	lab.NeedRoot(t)
+	notInGuest(t)
+	j := lab.StartJournald(t)
+	file := filepath.Join(t.TempDir(), "containerd.log")
+	if err := os.WriteFile(file, nil, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	inJournal := count(t, j, "cni-teardown", "--window=30s")
+	inFile := count(t, j, "cni-teardown", "--window=30s", "--file="+file)
+	j.Log(t, "k0s", "all is well")
+	inJournal.wantSoon(t, npd.OK)
+	inFile.wantOK(t)
+
+	lines, heal := cniOf(t, 12)
+	defer heal()
+	var wrapped, others []string
+	for _, line := range lines {
+		wrapped, others = append(wrapped, inK0s(line, "containerd")), append(others, inK0s(line, "konnectivity-agent"))
+	}
+	j.Log(t, "k0s", others...)
+	inJournal.wantOK(t)
+	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	inFile.wantSoon(t, npd.NonOK, "networks of deleted pods cannot be torn down: 12 lines in 30s", "last containerd: failed to destroy network for sandbox")
+	inJournal.wantOK(t)
+	j.Log(t, "k0s", wrapped...)
+	inJournal.wantSoon(t, npd.NonOK, "networks of deleted pods cannot be torn down: 12 lines in 30s", "last k0s: failed to destroy network for sandbox", "the network daemon does not answer")
+	for _, check := range []*watcher{inFile, inJournal} {
+		lab.Eventually(t, time.Minute, "the window has passed", func() bool {
+			return npd.RunPlugin(context.Background(), filepath.Join(binaries, check.check), check.args, 30*time.Second, 256).Status == npd.OK
+		})
+	}
 }
 
 // taskDeleteLines is what a containerd whose shim does not answer logs, and what kubelet makes of the errors it gets. Which of the two gives
