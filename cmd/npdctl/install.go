@@ -121,7 +121,7 @@ func install(args []string, stdout, stderr io.Writer) int {
 	flags.Var(&choice.disable, "disable", "`checks` to leave out, with commas between, may be repeated")
 	flags.Var(&choice.settings, "set", "`check.flag=value` to run with, may be repeated")
 	flags.StringVar(&choice.hostRoot, "host-root", "", "`directory` where node-problem-detector sees the node's file system (default what the configurations say)")
-	journal := flags.String("journal", "", "`directory` where node-problem-detector sees the node's journal (default what the journal rules say)")
+	flags.StringVar(&choice.journal, "journal", "", "`directory` where node-problem-detector sees the node's journal (default what the journal rules say)")
 	name := flags.String("distribution", "", "`name` of the node's Kubernetes distribution, or "+generic+" (default what the node shows)")
 	prune := flags.Bool("prune", false, "remove what earlier installs had and this one has not")
 	check := flags.Bool("check", false, "install nothing, see whether what is there is whole and works")
@@ -136,7 +136,9 @@ func install(args []string, stdout, stderr io.Writer) int {
 	if err == nil && *check {
 		err = p.check(stdout)
 	} else if err == nil {
-		err = installFor(*name, p, from, choice, *journal, *prune, stdout, stderr)
+		if choice.target, err = targetFor(*name, choice.hostRoot); err == nil {
+			err = collectAndInstall(p, from, choice, *prune, stdout, stderr)
+		}
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "npdctl install:", printable(err.Error()))
@@ -145,12 +147,8 @@ func install(args []string, stdout, stderr io.Writer) int {
 	return exitFine
 }
 
-// installFor installs for a distribution, or for the one that the node shows.
-func installFor(name string, p place, from sources, choice choice, journal string, prune bool, stdout, stderr io.Writer) (err error) {
-	if choice.target, err = targetFor(name, choice.hostRoot); err != nil {
-		return err
-	}
-	i, err := collect(p, from, choice, journal)
+func collectAndInstall(p place, from sources, choice choice, prune bool, stdout, stderr io.Writer) error {
+	i, err := collect(p, from, choice)
 	if err != nil {
 		return err
 	}
@@ -173,7 +171,7 @@ func (p *place) complete() (err error) {
 }
 
 // collect finds all that is to be installed. Nothing is written before that has succeeded.
-func collect(p place, from sources, choice choice, journal string) (*installation, error) {
+func collect(p place, from sources, choice choice) (*installation, error) {
 	if err := from.complete(); err != nil {
 		return nil, err
 	}
@@ -187,7 +185,7 @@ func collect(p place, from sources, choice choice, journal string) (*installatio
 	if own := filepath.Join(from.bin, "npdctl"); isFile(own) {
 		i.files["bin/npdctl"] = installed{binary: own}
 	}
-	if err := i.addRules(from.rules, journal); err != nil {
+	if err := i.addRules(from.rules, choice.journal); err != nil {
 		return nil, err
 	}
 	return i, i.distribute(choice.target, choice.hostRoot)

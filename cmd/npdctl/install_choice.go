@@ -64,6 +64,7 @@ type choice struct {
 	enable, disable names
 	settings        settings
 	hostRoot        string
+	journal         string // "" as the journal rules say
 	target          target
 }
 

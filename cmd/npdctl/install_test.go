@@ -277,7 +277,7 @@ func TestInstallBrokenOff(t *testing.T) {
 	dest := filepath.Join(s.dir, "new")
 	s.installs(dest)
 	old := contents(t, dest)
-	i, err := collect(place{dest, dest}, sources{s.dir + "/bin", s.dir + "/config", s.dir + "/journal-rules"}, choice{hostRoot: "/host"}, "")
+	i, err := collect(place{dest, dest}, sources{s.dir + "/bin", s.dir + "/config", s.dir + "/journal-rules"}, choice{hostRoot: "/host"})
 	if err != nil {
 		t.Fatal(err)
 	}
