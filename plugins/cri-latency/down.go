@@ -134,7 +134,7 @@ func unitsOf(socket string) []string {
 	case strings.HasPrefix(base, "crio"):
 		return []string{"crio.service"}
 	case strings.HasPrefix(base, "cri-dockerd"):
-		return []string{"cri-docker.service", "docker.service"}
+		return []string{"docker.service", "cri-docker.service"} // without the first the other cannot start
 	}
 	return []string{"containerd.service", "crio.service", "cri-docker.service"}
 }
@@ -146,8 +146,8 @@ type unit struct {
 	since time.Time // when it left the state inactive, zero when it has not
 }
 
-// findUnit asks systemd for these services and returns the one that is down, else
-// the first that is loaded, nil when none is.
+// findUnit asks systemd for these services and returns the first that is down,
+// else one that does not run, else one that does, nil when none is loaded.
 func findUnit(ctx context.Context, l *plugin.Look, names ...string) (*unit, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -173,12 +173,22 @@ func findUnit(ctx context.Context, l *plugin.Look, names ...string) (*unit, erro
 			if err != nil {
 				return nil, err
 			}
-			if found == nil || now.down(l.Now, 0) && !found.down(l.Now, 0) {
+			if found == nil || now.rank() > found.rank() {
 				found = now
 			}
 		}
 	}
 	return found, nil
+}
+
+func (u *unit) rank() int {
+	switch {
+	case u.down(time.Now(), 0):
+		return 2
+	case u.ActiveState != "active":
+		return 1
+	}
+	return 0
 }
 
 // down says whether systemd could not start the service: it has given up, it
@@ -204,5 +214,5 @@ func (u *unit) String() string {
 	case u.ActiveState == "inactive":
 		return u.Name + " is stopped"
 	}
-	return u.Name + " is " + plugin.Safe(u.ActiveState, 20) + ending
+	return u.Name + " is " + plugin.Safe(u.ActiveState, 20)
 }

@@ -225,3 +225,29 @@ func daemonProcess(pid int, comm string) hosttest.Tree {
 	return hosttest.Tree{dir + "stat": stat(pid, comm, 'S', 20), dir + "wchan": "0", dir + "cgroup": "0::/system.slice/x.service\n",
 		dir + "status": statusFile(pid), dir + "exe": "-> /usr/bin/" + comm}
 }
+
+// Of the services behind a socket the first that systemd cannot start is told, else one that does not run.
+func TestUnitOfDocker(t *testing.T) {
+	for states, want := range map[[2]string]string{
+		{"failed/failed", "activating/auto-restart"}: "docker.service has failed: exit status 1",
+		{"active/running", "failed/failed"}:          "cri-docker.service has failed: exit status 1",
+		{"active/running", "inactive/dead"}:          "cri-docker.service is stopped",
+		{"active/running", "active/running"}:         "docker.service is active",
+		{"", "inactive/dead"}:                        "cri-docker.service is stopped",
+	} {
+		root := lab.ShortDir(t)
+		systemd := &systemdtest.Manager{Properties: map[string]map[string]any{}}
+		for i, name := range []string{"docker.service", "cri-docker.service"} {
+			systemd.Properties[name] = map[string]any{"NRestarts": uint32(0), "InvocationID": []byte("a"), "Result": "exit-code", "ExecMainCode": int32(1), "ExecMainStatus": int32(1),
+				"ExecMainStartTimestamp": uint64(0), "InactiveExitTimestamp": uint64(1)}
+			if states[i] != "" {
+				systemd.Units = append(systemd.Units, systemdtest.Unit(name, "", states[i]))
+			}
+		}
+		systemd.Serve(t, root)
+		u, err := findUnit(t.Context(), plugintest.Look(t, hosttest.Open(t, root)), unitsOf(dockerSocket)...)
+		if err != nil || u == nil || u.String() != want {
+			t.Errorf("%q: %v, %v; want %s", states, u, err, want)
+		}
+	}
+}
