@@ -18,19 +18,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"npd-plugins/internal/distribution"
 	"npd-plugins/internal/host"
 )
 
 // Roots are the directories of containerd's data unless its config.toml has
-// another root: of containerd itself, k3s, RKE2, k0s and MicroK8s, each with
-// its own data directory. Package cri has the sockets.
-var Roots = []string{
-	"/var/lib/containerd",
-	"/var/lib/rancher/k3s/agent/containerd",
-	"/var/lib/rancher/rke2/agent/containerd",
-	"/var/lib/k0s/containerd",
-	"/var/snap/microk8s/common/var/lib/containerd",
-}
+// another root.
+var Roots = distribution.Every(func(d *distribution.Distribution) []string {
+	if !d.Is(distribution.Containerd) {
+		return nil
+	}
+	return []string{d.Storage}
+})
 
 // contentDir is the directory of the content store below the root, the same in
 // containerd 1.0 to 2.x.

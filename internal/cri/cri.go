@@ -24,6 +24,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"npd-plugins/internal/distribution"
 	"npd-plugins/internal/host"
 	"npd-plugins/internal/host/hostnet"
 )
@@ -34,17 +35,9 @@ import (
 // node-problem-detector's DaemonSet has.
 const MaxReply = 64 << 20
 
-// endpoints are the sockets of the runtimes on the host, as
-// cri-api's and kubeadm's documentation list them, most common first. Docker
-// has a containerd beside cri-dockerd's socket whose CRI is off.
-var endpoints = []string{
-	"/run/containerd/containerd.sock",
-	"/run/crio/crio.sock",
-	"/run/cri-dockerd.sock",
-	"/run/k3s/containerd/containerd.sock",
-	"/run/k0s/containerd.sock",
-	"/var/snap/microk8s/common/run/containerd.sock",
-}
+// endpoints are the sockets of the runtimes on the host, most common first.
+// Docker has a containerd beside cri-dockerd's socket whose CRI is off.
+var endpoints = distribution.Every(func(d *distribution.Distribution) []string { return []string{d.Socket} })
 
 // EndpointVar defines the flag that every check of the runtime has.
 func EndpointVar(fs *flag.FlagSet, p *string) {
