@@ -61,7 +61,7 @@ func TestLibsystemdTwoDirectories(t *testing.T) {
 	remote(t, path, exported(nil, time.Minute, "other", []byte("broken b")))
 	plugintest.Want(t, newCheck(t, "--count=2").look(t.Context(), l), plugin.OK, "1 line in 10m")
 	plugintest.Want(t, newCheck(t, "--count=2", "--max-entries=1", "--window=9m").look(t.Context(), l), plugin.Unknown, "more than --max-entries")
-	plugintest.Want(t, newCheck(t, "--identifier=other", "--count=1").look(t.Context(), l), plugin.Problem, "1 line in 10m", "broken b")
+	plugintest.Want(t, newCheck(t, "--identifier=other", "--count=2").look(t.Context(), l), plugin.Problem, "2 lines in 10m", "broken b")
 }
 
 // A host without libsystemd, here an empty file: the check says what to install.
