@@ -209,10 +209,12 @@ func (u *unit) String() string {
 	switch {
 	case u.ActiveState == "failed":
 		return u.Name + " has failed" + ending
-	case u.ActiveState == "activating" && u.run.Restarts > 0:
+	case u.ActiveState == "activating" && u.run.Restarts > 1:
 		return fmt.Sprintf("%s restarts again and again (%d times)%s", u.Name, u.run.Restarts, ending)
 	case u.ActiveState == "inactive":
 		return u.Name + " is stopped"
+	case u.ActiveState == "activating":
+		return u.Name + " is activating" + ending
 	}
 	return u.Name + " is " + plugin.Safe(u.ActiveState, 20)
 }
