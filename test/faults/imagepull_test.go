@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	content "npd-plugins/internal/containerd"
 	"npd-plugins/test/lab"
 )
 
@@ -65,12 +66,12 @@ func arrived(containerd *lab.Containerd) (size int64) {
 
 func shortDigest(digest string) string { return digest[:len("sha256:")+12] }
 
-// kubeletNotes makes a host of this machine's /proc on which kubelet waits for these images. The returned directory is
-// the host root.
-func kubeletNotes(t *testing.T, containerd *lab.Containerd, images ...string) (root string) {
+// kubeletNotes makes a host of this machine's /proc with containerd's data in that directory, on which kubelet waits for
+// these images. The returned directory is the host root.
+func kubeletNotes(t *testing.T, containerd *lab.Containerd, data string, images ...string) (root string) {
 	t.Helper()
 	root = t.TempDir()
-	for _, mount := range []struct{ from, to string }{{"/proc", "proc"}, {containerd.Root(), "var/lib/containerd"}} {
+	for _, mount := range []struct{ from, to string }{{"/proc", "proc"}, {containerd.Root(), data}} {
 		target := filepath.Join(root, mount.to)
 		if err := os.MkdirAll(target, 0o755); err != nil {
 			t.Fatal(err)
@@ -105,11 +106,16 @@ func TestImagePull(t *testing.T) {
 		check.wantProblem(t, "image pull stalled at ", "MiB of 16.0MiB for ", "layer "+shortDigest(registry.Layer), "manifest "+shortDigest(registry.Manifest), "containerd (pid ")
 
 		onHost := func(images ...string) *watcher {
-			return watch(t, "image-pull", "--age=2s", "--host-root="+kubeletNotes(t, containerd, images...))
+			return watch(t, "image-pull", "--age=2s", "--host-root="+kubeletNotes(t, containerd, "/var/lib/containerd", images...))
 		}
 		onHost(registry.Host+"/shop/web:1").wantProblem(t, registry.Host+"/shop/web:1, layer "+shortDigest(registry.Layer))
 		onHost("quay.example/a@"+registry.Index, "quay.example/b:1").wantProblem(t, "quay.example/a@sha256:", "kubelet has 2 images to pull")
 		onHost("quay.example/a:1", "quay.example/b:1").wantProblem(t, "manifest "+shortDigest(registry.Manifest), "kubelet has 2 images to pull: quay.example/a:1")
+
+		for _, data := range content.Roots { // as k3s and others have it
+			watch(t, "image-pull", "--age=2s", "--host-root="+kubeletNotes(t, containerd, data)).
+				wantProblem(t, "layer "+shortDigest(registry.Layer), "manifest "+shortDigest(registry.Manifest))
+		}
 
 		registry.Release()
 		if err := pull.ended(t); err != nil {
