@@ -162,7 +162,6 @@ storage_driver = "vfs"
 grpc_max_send_msg_size = %[1]d
 [crio.runtime]
 cgroup_manager = "cgroupfs"
-conmon_cgroup = "pod"
 pids_limit = 4096 # crun 1.8 writes "no limit" as -1, which cgroup v1 refuses
 pinns_path = "%[2]s"
 apparmor_profile = "unconfined"
