@@ -93,8 +93,8 @@ func (d *daemon) works(ctx context.Context, h *host.Root) bool {
 const shimComm = "containerd-shim"
 
 // heldShim names a shim that is held, and its pod, "" when there is none. A
-// containerd that starts asks all shims, and before 2.3.5 does not go on until
-// each has answered.
+// containerd that starts asks all shims, and does not listen before each has
+// answered or was given up.
 func heldShim(ctx context.Context, l *plugin.Look) string {
 	held, text := 0, ""
 	procfs.EachStat(l.Host, func(s procfs.Stat) bool {
