@@ -204,7 +204,7 @@ func TestCRILatencyOnCRIO(t *testing.T) {
 	check.wantOK(t)
 
 	c.Signal(t, pid, unix.SIGSTOP)
-	check.wantProblem(t, "container runtime answers nothing", process, "is stopped, state T", "kill -CONT "+strconv.Itoa(pid))
+	check.wantProblem(t, "container runtime answers nothing", process+" is stopped", "kill -CONT "+strconv.Itoa(pid))
 	c.Signal(t, pid, unix.SIGCONT)
 	check.wantOK(t)
 
