@@ -23,7 +23,7 @@ func TestCleanupOfRealNodes(t *testing.T) {
 			{"type": "Ready", "status": "True", "reason": "KubeletReady"},
 			{"type": "ZombieProcesses", "status": "True", "reason": "ZombiesNotReaped", "message": "7 zombies"},
 			{"type": "KernelDeadlock", "status": "False", "reason": "KernelHasNoDeadlock"},
-			{"type": "PLEGStalled", "status": "Unknown", "reason": "PLEGRelists"},
+			{"type": "PLEGStalled", "status": "Unknown", "reason": "PLEGHealthy"},
 			{"type": "TasksNearLimit", "status": "True", "reason": "OfSomebodyElse"},
 		}}
 		cluster.Call(t, http.MethodPut, "/api/v1/nodes/"+name+"/status", node)

@@ -145,7 +145,7 @@ func TestCleanup(t *testing.T) {
 	c := newCluster(t)
 	c.set("node-1", "ZombieProcesses", "ZombiesNotReaped")
 	c.set("node-1", "KernelDeadlock", "DockerHung")
-	c.set("node-1", "PLEGStalled", "PLEGRelists")
+	c.set("node-1", "PLEGStalled", "PLEGHealthy")
 	c.set("node-2", "ZombieProcesses", "TooManyZombies") // somebody else's
 	was := c.types("node-1")
 
@@ -169,7 +169,7 @@ func TestCleanup(t *testing.T) {
 func TestCleanupOfSome(t *testing.T) {
 	c := newCluster(t)
 	c.set("node-1", "ZombieProcesses", "ZombiesNotReaped")
-	c.set("node-1", "PLEGStalled", "PLEGRelists")
+	c.set("node-1", "PLEGStalled", "PLEGHealthy")
 	c.set("node-1", "DiskLost", "DiskGone")
 	log := filepath.Join(t.TempDir(), "disk.json")
 	text := `{"plugin": "kmsg", "logPath": "/dev/kmsg", "source": "disk", "conditions": [{"type": "DiskLost", "reason": "DiskThere", "message": "m"}],
@@ -185,13 +185,13 @@ func TestCleanupOfSome(t *testing.T) {
 
 func TestCleanupOfABusyNode(t *testing.T) {
 	c := newCluster(t)
-	c.set("node-1", "PLEGStalled", "PLEGRelists")
+	c.set("node-1", "PLEGStalled", "PLEGHealthy")
 	c.conflicts = conflicts
 	c.cleans(2, "1 nodes, 0 with conditions removed, 1 failed\n", "npdctl cleanup: node-1: kube-apiserver says 409: the object has been modified\n", "--node=node-1")
 	c.conflicts = conflicts - 1
 	c.cleans(0, "node-1: removed PLEGStalled\n1 nodes, 1 with conditions removed, 0 failed\n", "", "--node=node-1")
 
-	c.set("node-1", "PLEGStalled", "PLEGRelists")
+	c.set("node-1", "PLEGStalled", "PLEGHealthy")
 	c.keeps = true
 	c.cleans(2, "1 nodes, 0 with conditions removed, 1 failed\n", "npdctl cleanup: node-1: kube-apiserver took the patch, and the conditions are still there\n", "--node=node-1")
 }
@@ -224,7 +224,7 @@ func TestCleanupRefuses(t *testing.T) {
 
 	c.write("https://127.0.0.1:1", `"exec": {"command": "login"}`)
 	code, out, errs := c.cleanup("--node=node-1", "../../config/zombies.json")
-	if code != 2 || !strings.Contains(errs, "logs in with an exec plugin: not supported here, only client certificates and tokens are; these commands do it:") ||
+	if code != 2 || !strings.Contains(errs, "logs in with an exec plugin: only client certificates and tokens are supported; these commands do it:") ||
 		out != `kubectl patch node node-1 --subresource=status -p '{"status":{"conditions":[{"$patch":"delete","type":"ZombieProcesses"}]}}'`+"\n" {
 		t.Errorf("exit %d\n%s\n%s", code, out, errs)
 	}

@@ -193,7 +193,7 @@ func TestTaskLimitInPod(t *testing.T) {
 	}
 	t.Cleanup(func() { unix.Unmount(hierarchy, unix.MNT_DETACH) })
 	check := func() (code int, said string) {
-		return pretended{privileged: true}.run(t, filepath.Join(bin, "task-limit"), "--host-root="+root, "--state-dir="+t.TempDir(), "--for=1")
+		return pretended{privileged: true}.run(t, filepath.Join(bin, "task-limit"), "--host-root="+root, "--state-dir="+t.TempDir(), "--failure-threshold=1")
 	}
 	if code, said := check(); code != 0 {
 		t.Errorf("without a limit of kubelet: exit code %d, %s", code, said)

@@ -18,7 +18,7 @@ import (
 )
 
 // ErrCredentials is for a kubeconfig whose way to log in takes more than a certificate or a token.
-var ErrCredentials = errors.New("not supported here, only client certificates and tokens are")
+var ErrCredentials = errors.New("only client certificates and tokens are supported")
 
 // callTimeout is for one call. It is what client-go gives the calls of kubectl to find out what a server has.
 const callTimeout = 32 * time.Second

@@ -16,7 +16,7 @@ func TestNamed(t *testing.T) {
 	m := newMachine(t)
 	look := func(args ...string) string {
 		var name string
-		c := Check{Name: "toy", Condition: "ToyBroken", Named: &name, For: 1, Timeout: time.Minute,
+		c := Check{Name: "toy", Condition: "ToyBroken", Named: &name, FailureThreshold: 1, Timeout: time.Minute,
 			Flags: func(fs *flag.FlagSet) { fs.StringVar(&name, "condition", "", "") },
 			Look: func(_ context.Context, l *Look) Verdict {
 				last := "nothing"

@@ -47,8 +47,8 @@ type Check struct {
 	LookAlikes string   // what it must not be mistaken for
 	Example    string   // arguments of one call
 
-	For     int           // default of --for, in looks
-	Timeout time.Duration // default of --timeout, below the timeout of the rule in config/
+	FailureThreshold int           // default of --failure-threshold, in looks
+	Timeout          time.Duration // default of --timeout, below the timeout of the rule in config/
 
 	Flags func(*flag.FlagSet) // defines the check's own flags; may be nil
 	Look  func(context.Context, *Look) Verdict
@@ -112,7 +112,7 @@ func (o *options) define(fs *flag.FlagSet, c Check) {
 	fs.StringVar(&o.hostRoot, "host-root", "/", "`directory` where the node's file system is mounted")
 	fs.StringVar(&o.stateDir, "state-dir", "/run/npd-plugins", "`directory` for the memory between two runs")
 	DurationVar(fs, &o.timeout, "timeout", c.Timeout, "the verdict is given within this `duration`; keep it below the timeout of NPD's rule")
-	CountVar(fs, &o.inARow, "for", c.For, "bad looks in a row, a `number`, before Problem; recovery is told at once")
+	CountVar(fs, &o.inARow, "failure-threshold", c.FailureThreshold, "consecutive failures, a `number`, before Problem; recovery is immediate")
 	fs.StringVar(&o.output, "output", "npd", "`format`: "+outputNames)
 	fs.StringVar(&o.logLevel, "log-level", "warning", "`level` of the log on stderr: error, warning, info or debug; as warning, what each look repeats is written once")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")

@@ -45,7 +45,7 @@ type result struct {
 func (m *machine) run(args ...string) result {
 	m.t.Helper()
 	c := Check{Name: "toy", Condition: "ToyBroken", Purpose: "Toys break.", Reads: []string{"/toys"}, Needs: "hands",
-		LookAlikes: "a toy that is put away", Example: "--toys=3", For: 1, Timeout: 20 * time.Second,
+		LookAlikes: "a toy that is put away", Example: "--toys=3", FailureThreshold: 1, Timeout: 20 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			var n, percent, most int
 			var d time.Duration
@@ -158,7 +158,7 @@ func TestUsageErrors(t *testing.T) {
 		{"--limit=MiB", `toy: invalid value "MiB" for flag -limit: want a size above zero, such as 16MiB (see --help)`},
 		{"--limit=16iB", `toy: invalid value "16iB" for flag -limit: want a size above zero, such as 16MiB (see --help)`},
 		{"--limit=-4K", `toy: invalid value "-4K" for flag -limit: want a size above zero, such as 16MiB (see --help)`},
-		{"--for=0", `toy: invalid value "0" for flag -for: want a whole number from 1 to 1073741824 (see --help)`},
+		{"--failure-threshold=0", `toy: invalid value "0" for flag -failure-threshold: want a whole number from 1 to 1073741824 (see --help)`},
 		{"--output=xml", `toy: invalid value "xml" for flag -output: want npd, table, json, nagios or textfile (see --help)`},
 		{"--log-level=loud", `toy: invalid value "loud" for flag -log-level: want error, warning, info or debug (see --help)`},
 		{"--version=maybe", `toy: invalid boolean value "maybe" for -version: parse error (see --help)`},
@@ -226,7 +226,7 @@ func TestHelp(t *testing.T) {
 			"--most number            a number\n",
 			"--percent share          a share (default 80)\n",
 			"--timeout duration       ", "(default 20s)\n",
-			"--for number             ", "(default 1)\n",
+			"--failure-threshold number consecutive failures", "(default 1)\n",
 			"--state-dir directory    ", "(default /run/npd-plugins)\n",
 			"--version                print the version and exit\n",
 			"0 OK, 1 Problem, 2 Unknown", "Example:\n  toy --toys=3\n",
@@ -246,7 +246,7 @@ func TestVersion(t *testing.T) {
 
 func TestDebounce(t *testing.T) {
 	m := newMachine(t)
-	m.args = []string{"--for=3"}
+	m.args = []string{"--failure-threshold=3"}
 	m.want(m.tell(Problem, "broken"), OK, "bad look 1 of 3: broken")
 	m.want(m.tell(Problem, "broken"), OK, "bad look 2 of 3: broken")
 	m.want(m.tell(OK, "well"), OK, "well") // and the count begins anew
@@ -284,7 +284,7 @@ func TestFailedLooksKeepTheVerdict(t *testing.T) {
 // A look that failed neither counts as a bad one nor as a good one.
 func TestFailedLookDuringDebounce(t *testing.T) {
 	m := newMachine(t)
-	m.args = []string{"--for=2"}
+	m.args = []string{"--failure-threshold=2"}
 	m.want(m.tell(Problem, "broken"), OK, "bad look 1 of 2: broken")
 	m.want(m.tell(Unknown, "no hands"), OK, "was OK; cannot look now: no hands")
 	m.want(m.tell(Problem, "broken"), Problem, "broken")
@@ -346,7 +346,7 @@ func TestWarningsOnce(t *testing.T) {
 
 func TestDetailsAtOnset(t *testing.T) {
 	m := newMachine(t)
-	m.args = []string{"--for=2"}
+	m.args = []string{"--failure-threshold=2"}
 	m.verdict = Verdict{Status: Problem, Message: "broken", Details: []string{"the red ball", "the 7% duck\n\x1b[31m"}}
 	for i, want := range []int{0, 1, 0} { // looks: bad, Problem, still Problem
 		if r := m.run(); strings.Count(r.stderr, "the red ball") != want || strings.Count(r.stderr, "the 7? duck ?[31m") != want {
@@ -500,7 +500,7 @@ func (closedPipe) Write([]byte) (int, error) { return 0, syscall.EPIPE }
 func TestClosedStdout(t *testing.T) {
 	for output := range outputs {
 		var stderr bytes.Buffer
-		c := Check{Name: "toy", Condition: "ToyBroken", For: 1, Timeout: time.Minute,
+		c := Check{Name: "toy", Condition: "ToyBroken", FailureThreshold: 1, Timeout: time.Minute,
 			Look: func(context.Context, *Look) Verdict { return Verdict{Message: "well"} }}
 		code := run(c, []string{"--output", output, "--state-dir", t.TempDir(), "--host-root", t.TempDir()}, closedPipe{}, &stderr)
 		if code != unknownCode(output) || !strings.Contains(stderr.String(), "cannot tell the verdict") {
@@ -569,7 +569,7 @@ func TestLookThatSawSomethingElse(t *testing.T) {
 				m.want(m.tell(Unknown, "no hands"), Unknown, "no hands") // there is nothing to keep
 			}
 			m := newMachine(t)
-			m.args = []string{"--for=2"}
+			m.args = []string{"--failure-threshold=2"}
 			m.want(m.tell(Problem, "broken"), OK, "bad look 1 of 2: broken")
 			m.look = gone(v)
 			m.run()

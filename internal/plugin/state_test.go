@@ -143,7 +143,7 @@ func TestNoState(t *testing.T) {
 	for name, prepare := range tests {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
-			m.args = []string{"--for=3"}
+			m.args = []string{"--failure-threshold=3"}
 			prepare(t, m)
 			m.look = func(_ context.Context, l *Look) Verdict {
 				l.Remember("something")
@@ -167,7 +167,7 @@ func TestNoState(t *testing.T) {
 // directory of the state file.
 func TestStateCannotBeSaved(t *testing.T) {
 	m := newMachine(t)
-	m.args = []string{"--for=3"}
+	m.args = []string{"--failure-threshold=3"}
 	m.look = func(_ context.Context, l *Look) Verdict {
 		if err := os.MkdirAll(m.stateFile(), 0o700); err != nil {
 			t.Fatal(err)

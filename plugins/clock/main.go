@@ -30,13 +30,13 @@ func main() {
 		Name:      "clock",
 		Condition: "ClockUnsynchronized",
 		Purpose: "A clock that nothing corrects drifts by seconds a day; then certificates are not valid yet or any more, leases and tokens end early, and logs mislead.\n" +
-			"Asks the kernel, to which every time daemon reports (chrony, ntpd, systemd-timesyncd, ptp4l with phc2sys), whether the clock is synchronised and how wrong it may be. Never sets it.",
-		Reads:      []string{"adjtimex(2) without a mode, which only reads", "only when it is not synchronised: /proc/*/stat"},
-		Needs:      "a seccomp profile that allows adjtimex, as the runtimes' default ones do; no capability, no namespace of the host; to name the time daemon, the host's /proc below --host-root",
-		LookAlikes: "a leap second; a daemon that has just started, or is restarted, for less than three looks; a steady offset that the daemon is working off",
-		Example:    "--host-root=/host --max-error=1s",
-		For:        3,
-		Timeout:    8 * time.Second,
+			"Asks the kernel, to which every time daemon reports (chrony, ntpd, systemd-timesyncd, ptp4l with phc2sys), whether the clock is synchronized and how wrong it may be. Never sets it.",
+		Reads:            []string{"adjtimex(2) without a mode, which only reads", "only when it is not synchronized: /proc/*/stat"},
+		Needs:            "a seccomp profile that allows adjtimex, as the runtimes' default ones do; no capability, no namespace of the host; to name the time daemon, the host's /proc below --host-root",
+		LookAlikes:       "a leap second; a daemon that has just started, or is restarted, for less than three looks; a steady offset that the daemon is working off",
+		Example:          "--host-root=/host --max-error=1s",
+		FailureThreshold: 3,
+		Timeout:          8 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.DurationVar(fs, &c.maxError, "max-error", time.Second, "Problem when the estimated error of the clock is above this `duration`")
 		},
@@ -46,12 +46,12 @@ func main() {
 
 // Status bits and states of the clock, from include/uapi/linux/timex.h.
 const (
-	staUnsync   = 0x0040 // nobody has said that it is synchronised, or not lately
+	staUnsync   = 0x0040 // nobody has said that it is synchronized, or not lately
 	staClockErr = 0x1000 // clock hardware fault
 	timeError   = 5      // state: one of these, or a PPS signal that is wanted and fails
 )
 
-// phaseLimit is where the kernel takes the clock for unsynchronised: it adds
+// phaseLimit is where the kernel takes the clock for unsynchronized: it adds
 // 500 us to the maximum error in each second since the daemon's last report
 // (NTP_PHASE_LIMIT and MAXFREQ in include/linux/timex.h).
 const phaseLimit = 16 * time.Second
@@ -73,15 +73,15 @@ func (c *check) look(_ context.Context, l *plugin.Look) plugin.Verdict {
 	}}
 	switch {
 	case t.Status&staUnsync != 0:
-		v.Message = "the clock is not synchronised"
+		v.Message = "the clock is not synchronized"
 	case t.Status&staClockErr != 0:
-		v.Message = "the clock is not synchronised: the kernel tells of a fault of its hardware"
+		v.Message = "the clock is not synchronized: the kernel tells of a fault of its hardware"
 	case state == timeError:
-		v.Message = "the clock is not synchronised: its PPS signal fails"
+		v.Message = "the clock is not synchronized: its PPS signal fails"
 	case estimated > c.maxError:
 		v.Message = fmt.Sprintf("the clock may be wrong by %v, more than %s", seconds(estimated), seconds(c.maxError))
 	default:
-		v.Message = fmt.Sprintf("the clock is synchronised, its estimated error is %s, at most %s", seconds(estimated), seconds(maximum))
+		v.Message = fmt.Sprintf("the clock is synchronized, its estimated error is %s, at most %s", seconds(estimated), seconds(maximum))
 		return v
 	}
 	v.Status = plugin.Problem

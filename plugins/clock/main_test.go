@@ -54,15 +54,15 @@ func TestClock(t *testing.T) {
 		{"after a leap second", timeWait, unix.Timex{Status: staPLL | staIns}, chrony, plugin.OK, nil},
 		{"a large offset is worked off", timeOK, unix.Timex{Status: staPLL, Offset: 400000}, chrony, plugin.OK, nil},
 
-		{"since the boot", timeError, unix.Timex{Status: staUnsync, Esterror: 16000000, Maxerror: 16000000}, systemd, plugin.Problem, []string{"the clock is not synchronised; no time daemon runs on the node"}},
+		{"since the boot", timeError, unix.Timex{Status: staUnsync, Esterror: 16000000, Maxerror: 16000000}, systemd, plugin.Problem, []string{"the clock is not synchronized; no time daemon runs on the node"}},
 		{"chrony without a source", timeError, unix.Timex{Status: staPLL | staUnsync, Esterror: 16000000, Maxerror: 16000000}, chrony, plugin.Problem,
-			[]string{"the clock is not synchronised; chronyd (pid 612) does not keep it"}},
-		{"during a leap second the state is not that of an error", timeWait, unix.Timex{Status: staUnsync}, systemd, plugin.Problem, []string{"not synchronised"}},
+			[]string{"the clock is not synchronized; chronyd (pid 612) does not keep it"}},
+		{"during a leap second the state is not that of an error", timeWait, unix.Timex{Status: staUnsync}, systemd, plugin.Problem, []string{"not synchronized"}},
 		{"hardware", timeError, unix.Timex{Status: staPLL | staClockErr}, systemd, plugin.Problem, []string{"fault of its hardware"}},
 		{"PPS", timeError, unix.Timex{Status: staPLL | staPPSFreq | staPPSTime}, systemd, plugin.Problem, []string{"PPS signal"}},
 		{"inexact", timeOK, unix.Timex{Status: staPLL, Esterror: 2345678, Maxerror: 3000000}, chrony, plugin.Problem, []string{"the clock may be wrong by 2.3 s, more than 1 s; chronyd (pid 612)"}},
 		{"a daemon that has ended", timeError, unix.Timex{Status: staUnsync}, hosttest.Tree{"proc/612/stat": process(612, "ntpd", 'Z')}, plugin.Problem, []string{"no time daemon runs"}},
-		{"without the host's processes", timeError, unix.Timex{Status: staUnsync}, hosttest.Tree{}, plugin.Problem, []string{"the clock is not synchronised; see timedatectl"}},
+		{"without the host's processes", timeError, unix.Timex{Status: staUnsync}, hosttest.Tree{}, plugin.Problem, []string{"the clock is not synchronized; see timedatectl"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

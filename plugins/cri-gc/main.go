@@ -33,14 +33,14 @@ func main() {
 		Name:      "cri-gc",
 		Condition: "ContainerGCStalled",
 		Purpose: "kubelet removes dead containers and pod sandboxes every minute. What it cannot remove piles up in the runtime's lists, with its network addresses and disk space,\n" +
-			"until the lists grow too long. Finds what kubelet's rules say to remove and what stayed nevertheless.",
+			"until the lists grow too long. Finds what kubelet's rules say to remove and what is still there.",
 		Reads: []string{"the CRI socket: ListPodSandbox, ListContainers; PodSandboxStatus of up to 10 stuck sandboxes", "<kubelet-dir>/pods (names)",
 			cniResults + " (names)", netnsDir + " (names)"},
-		Needs:      "the directories of the CRI socket, of kubelet, " + cniResults + " and " + netnsDir + " below --host-root, the right to connect (root), and a --state-dir that lasts",
-		LookAlikes: "the one dead container that kubelet keeps of each restarted one; the last sandbox of a pod that still exists; what has not been there for --age",
-		Example:    "--host-root=/host --count=10 --age=10m",
-		For:        1,
-		Timeout:    25 * time.Second,
+		Needs:            "the directories of the CRI socket, of kubelet, " + cniResults + " and " + netnsDir + " below --host-root, the right to connect (root), and a --state-dir that lasts",
+		LookAlikes:       "the one dead container that kubelet keeps of each restarted one; the last sandbox of a pod that still exists; what has not been there for --age",
+		Example:          "--host-root=/host --count=10 --age=10m",
+		FailureThreshold: 1,
+		Timeout:          25 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.CountVar(fs, &c.count, "count", 10, "Problem at this `number` of records that stay")
 			plugin.DurationVar(fs, &c.age, "age", 10*time.Minute, "a record stays when it could have been removed for this `duration`")

@@ -40,10 +40,10 @@ func main() {
 			"the working directory and config.json of a shim that is held, /var/log/pods (names of pods), and of systemd the state of the runtime's service"},
 		Needs: "the directory of the CRI socket below --host-root, and the right to connect (root); for the state of the daemon the host's /proc, without hostPID, " +
 			"CAP_SYS_PTRACE to tell what it waits for, and the host's /sys/fs/cgroup, /run/systemd and /run/dbus",
-		LookAlikes: "a busy runtime that answers in time; one bad look, such as a restart; a runtime that answers with an error, or that starts and works, is Unknown",
-		Example:    "--host-root=/host --slow=10s",
-		For:        2,
-		Timeout:    20 * time.Second,
+		LookAlikes:       "a busy runtime that answers in time; one bad look, such as a restart; a runtime that answers with an error, or that starts and works, is Unknown",
+		Example:          "--host-root=/host --slow=10s",
+		FailureThreshold: 2,
+		Timeout:          20 * time.Second,
 		Flags: func(flags *flag.FlagSet) {
 			plugin.DurationVar(flags, &c.slow, "slow", 10*time.Second, "Problem when a call takes this `duration` or longer; --timeout must be twice as long")
 			plugin.DurationVar(flags, &c.start, "start", time.Minute, "Problem when the runtime has run for this `duration` without listening at its socket")

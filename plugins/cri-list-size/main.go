@@ -31,11 +31,11 @@ func main() {
 			"the runtime refuses to send it, and the node goes NotReady. Weighs the encoded replies against the limit.",
 		Reads: []string{"the CRI socket: ListContainers, ListPodSandbox; their parts by state, id and label, at most 64 questions in 10 minutes, when they are refused",
 			"/var/log/pods (names of pods), when they are refused"},
-		Needs:      "the directory of the CRI socket below --host-root, and the right to connect (root)",
-		LookAlikes: "a slow reply (it is weighed, not timed); a runtime that does not answer is Unknown here",
-		Example:    "--host-root=/host --limit=16MiB --percent=50",
-		For:        1,
-		Timeout:    25 * time.Second,
+		Needs:            "the directory of the CRI socket below --host-root, and the right to connect (root)",
+		LookAlikes:       "a slow reply (it is weighed, not timed); a runtime that does not answer is Unknown here",
+		Example:          "--host-root=/host --limit=16MiB --percent=50",
+		FailureThreshold: 1,
+		Timeout:          25 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.BytesVar(fs, &c.limit, "limit", 16<<20, "largest message, a `size`: 16MiB is kubelet's (since 1.13) and containerd's; kubelet before 1.11 has 4MiB")
 			plugin.PercentVar(fs, &c.percent, "percent", 50, "Problem at this `share` of the limit, in percent")

@@ -31,11 +31,11 @@ func main() {
 			"Counts them, and measures the CPU time of reading the root cgroup's memory.stat.",
 		Reads: []string{"/sys/fs/cgroup: cgroup.stat and memory.stat (cgroup v2)",
 			"/proc/cgroups and the directories of /sys/fs/cgroup/memory, its memory.stat (cgroup v1)", "/proc/sys/kernel/osrelease"},
-		Needs:      "the host's /proc and /sys/fs/cgroup below --host-root; Linux 4.14 with cgroup v2",
-		LookAlikes: "the hundred or so that any busy node has",
-		Example:    "--host-root=/host --count=2000",
-		For:        2,
-		Timeout:    50 * time.Second,
+		Needs:            "the host's /proc and /sys/fs/cgroup below --host-root; Linux 4.14 with cgroup v2",
+		LookAlikes:       "the hundred or so that any busy node has",
+		Example:          "--host-root=/host --count=2000",
+		FailureThreshold: 2,
+		Timeout:          50 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.CountVar(fs, &c.count, "count", 2000, "Problem at this `number` of deleted cgroups that are not freed")
 			plugin.DurationVar(fs, &c.slow, "slow", 200*time.Millisecond, "Problem when reading the root's memory.stat takes this `duration` of CPU time")

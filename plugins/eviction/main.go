@@ -42,10 +42,10 @@ func main() {
 			"under pressure: memory and pids of all cgroups, kubelet's /stats/summary, /var/log/pods (names of pods); when no pod holds much of a full disk, 20,000 of its files at most, in a process of its own"},
 		Needs: "the host's /proc, /sys/fs/cgroup, /var/lib/kubelet and the runtime's directory below --host-root; " +
 			"NODE_IP, NODE_NAME and a service account that may get nodes/configz, nodes/stats and, for huge pages, nodes/metrics (deploy/rbac.yaml), else kubelet's configuration file",
-		LookAlikes: "little free memory while the page cache can give way; a full disk that kubelet does not evict for; a signal without threshold",
-		Example:    "--host-root=/host --percent=20",
-		For:        1,
-		Timeout:    15 * time.Second,
+		LookAlikes:       "little free memory while the page cache can give way; a full disk that kubelet does not evict for; a signal without threshold",
+		Example:          "--host-root=/host --percent=20",
+		FailureThreshold: 1,
+		Timeout:          15 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.PercentVar(fs, &c.percent, "percent", 20, "Problem when a signal is less than this `share` above its threshold, in percent of the threshold")
 			fs.StringVar(&c.kubeletDir, "kubelet-dir", kubeletDir, "kubelet's --root-dir, a `directory` of the node: nodefs is the file system it is on")

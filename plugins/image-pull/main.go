@@ -36,11 +36,11 @@ func main() {
 		Reads: []string{
 			"containerd's content store: ingest/*/{ref,total,startedat}, and when and how far data was written", "CRI-O's downloads: /var/tmp/container_images_storage*, /var/tmp/storage*",
 			"when a pull seems to hang: /proc/*/stat, /proc/PID/cgroup and the links in /proc/PID/fd of the runtime; small files of blobs/sha256 and blobs/sha512; /var/lib/kubelet/image_manager/pulling (names of images)"},
-		Needs:      "the host's /proc, and containerd's data (/var/lib) or /run/crio and /var/tmp, below --host-root, without hostPID; CAP_SYS_PTRACE to see what the runtime holds open",
-		LookAlikes: "a slow download that advances; what a killed runtime left behind; a download by podman or another tool of the kind",
-		Example:    "--host-root=/host --age=3m",
-		For:        2,
-		Timeout:    20 * time.Second,
+		Needs:            "the host's /proc, and containerd's data (/var/lib) or /run/crio and /var/tmp, below --host-root, without hostPID; CAP_SYS_PTRACE to see what the runtime holds open",
+		LookAlikes:       "a slow download that advances; what a killed runtime left behind; a download by podman or another tool of the kind",
+		Example:          "--host-root=/host --age=3m",
+		FailureThreshold: 2,
+		Timeout:          20 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.DurationVar(fs, &c.age, "age", 3*time.Minute, "Problem when nothing has arrived for this `duration`")
 			fs.StringVar(&c.containerdRoot, "containerd-root", "", "`directory` of containerd's data, as the host sees it (default: those of containerd, k3s, RKE2, k0s and MicroK8s that are there)")

@@ -45,11 +45,11 @@ func main() {
 		Reads: []string{"/proc/pressure/io, io.pressure of the services of kubelet and the runtime; all else only under pressure, or where the kernel has none:",
 			"/proc/diskstats, /proc/uptime, /proc/1/mountinfo, /sys/class/block, /sys/fs/btrfs",
 			"io.pressure of all cgroups (v2) or /proc/PID/stat of all tasks (v1), when a disk stalls", "/var/log/pods (names of pods)"},
-		Needs:      "the host's /proc and /sys below --host-root, without hostPID; a --state-dir that lasts between runs",
-		LookAlikes: "a busy disk under none of --dirs; a disk that a batch job keeps busy while the runtime and kubelet are served; pods that their own io.max slows down; one look",
-		Example:    "--host-root=/host --percent=50",
-		For:        1,
-		Timeout:    25 * time.Second,
+		Needs:            "the host's /proc and /sys below --host-root, without hostPID; a --state-dir that lasts between runs",
+		LookAlikes:       "a busy disk under none of --dirs; a disk that a batch job keeps busy while the runtime and kubelet are served; pods that their own io.max slows down; one look",
+		Example:          "--host-root=/host --percent=50",
+		FailureThreshold: 1,
+		Timeout:          25 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.DurationVar(fs, &c.slow, "slow", 40*time.Millisecond, "a disk is too slow when it is busy for this `duration` or longer per request and moves less than 10 MiB a second, while tasks wait")
 			plugin.PercentVar(fs, &c.percent, "percent", 50, "a disk is overloaded when the runtime or kubelet waits for IO in this `share` of a minute or more, in percent (any task, where the kernel does not tell of them alone)")

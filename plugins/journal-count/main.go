@@ -17,7 +17,7 @@ import (
 
 type check struct {
 	condition   conditionName
-	says        string
+	summary     string
 	identifiers names
 	patterns    expressions
 	count       int
@@ -41,17 +41,17 @@ func main() {
 		Needs: "the directories of the journal below --host-root, and the right to read them (root)",
 		LookAlikes: "fewer lines; lines of other identifiers, such as those in which node-problem-detector repeats what it saw; " +
 			"lines that were logged before the window",
-		Example: "--host-root=/host --condition=DiskSlow --says='the disk is slow' --identifier=etcd '--pattern=slow fdatasync.*' --count=5 --window=10m",
-		For:     1,
-		Timeout: 20 * time.Second,
-		Flags:   c.flags,
-		Look:    c.look,
+		Example:          "--host-root=/host --condition=DiskSlow --summary='the disk is slow' --identifier=etcd '--pattern=slow fdatasync.*' --count=5 --window=10m",
+		FailureThreshold: 1,
+		Timeout:          20 * time.Second,
+		Flags:            c.flags,
+		Look:             c.look,
 	})
 }
 
 func (c *check) flags(fs *flag.FlagSet) {
 	fs.Var(&c.condition, "condition", "`condition` of the node that this is; each has a memory of its own")
-	fs.StringVar(&c.says, "says", "lines of the journal match", "`text` that a Problem begins with")
+	fs.StringVar(&c.summary, "summary", "lines of the journal match", "`text` that a Problem begins with")
 	fs.Var(&c.identifiers, "identifier", "`identifiers` whose lines count (SYSLOG_IDENTIFIER), separated by commas")
 	fs.Var(&c.patterns, "pattern", "`expression` (RE2) for the end of a message or all of it, as in node-problem-detector's log rules; may be repeated")
 	plugin.CountVar(fs, &c.count, "count", 3, "Problem at this `number` of lines within --window")
@@ -134,7 +134,7 @@ func (c *check) judge(t *tally, now time.Time) plugin.Verdict {
 	switch {
 	case t.lines >= c.count:
 		v.Status = plugin.Problem
-		v.Message = fmt.Sprintf("%s: %s, %s", c.says, c.counted(t), c.describe(t))
+		v.Message = fmt.Sprintf("%s: %s, %s", c.summary, c.counted(t), c.describe(t))
 		for i := range t.recent {
 			v.Details = append(v.Details, t.recent[i].detail())
 		}

@@ -21,7 +21,7 @@ func newCheck(t testing.TB, args ...string) *check {
 	c := new(check)
 	fs := flag.NewFlagSet("journal-count", flag.ContinueOnError)
 	c.flags(fs)
-	if err := fs.Parse(append([]string{"--identifier=kubelet,k3s", "--pattern=broken .*", "--says=toys break"}, args...)); err != nil {
+	if err := fs.Parse(append([]string{"--identifier=kubelet,k3s", "--pattern=broken .*", "--summary=toys break"}, args...)); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -59,7 +59,7 @@ func FuzzLine(f *testing.F) {
 		if len(pattern) > 100 || len(one) > 4096 || len(two) > 4096 {
 			return
 		}
-		c := &check{count: 1, window: time.Minute, says: "it is said"}
+		c := &check{count: 1, window: time.Minute, summary: "it is said"}
 		if c.patterns.Set(pattern) != nil {
 			return
 		}

@@ -11,7 +11,7 @@ import (
 )
 
 // maxProbe is the most instances that a look makes. With a limit above 1280
-// Problem begins when fewer than these are left, later than at 80 of 100, but
+// Problem begins when fewer than these are left, later than at 80 percent, but
 // still well before the end.
 const maxProbe = 256
 

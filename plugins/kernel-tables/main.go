@@ -24,16 +24,16 @@ func main() {
 	plugin.Main(plugin.Check{
 		Name:      "kernel-tables",
 		Condition: "KernelTableNearLimit",
-		Purpose: "Some of the kernel's tables have a size, and a node on which one is full loses connections, opens no file, mounts nothing or starts no container.\n" +
+		Purpose: "Some of the kernel's tables have a size: when one fills up, the node drops connections and cannot open files, mount, or start containers.\n" +
 			"Compares each with its size: open files, conntrack, inotify instances and watches of uid 0, keys, AIO requests, mounts, neighbours, pseudo-terminals.\n" +
 			"The kernel does not tell how many inotify instances there are, so it makes some, asks for one watch, and closes them at once.",
 		Reads: []string{"/proc/sys/fs/{file-nr,aio-nr,aio-max-nr,mount-max,inotify}, /proc/sys/kernel/pty", "/proc/1/net/stat/{nf_conntrack,arp_cache,ndisc_cache}, /proc/1/mountinfo, /proc/key-users",
 			"/proc/sys/net: nf_conntrack_max, gc_thresh2 and gc_thresh3", "inotify instances of its own", "only when files or inotify run out: /proc/*/{stat,status,cgroup,fd}"},
-		Needs:      "root without a user namespace, the host's /proc below --host-root; without hostNetwork also CAP_SYS_ADMIN and CAP_SYS_PTRACE (privileged), to read gc_thresh3 as the host does",
-		LookAlikes: "a full table in a pod's own network namespace; permanent neighbours, which the kernel does not count",
-		Example:    "--host-root=/host --percent=80",
-		For:        2,
-		Timeout:    8 * time.Second,
+		Needs:            "root without a user namespace, the host's /proc below --host-root; without hostNetwork also CAP_SYS_ADMIN and CAP_SYS_PTRACE (privileged), to read gc_thresh3 as the host does",
+		LookAlikes:       "a full table in a pod's own network namespace; permanent neighbours, which the kernel does not count",
+		Example:          "--host-root=/host --percent=80",
+		FailureThreshold: 2,
+		Timeout:          8 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.PercentVar(fs, &c.percent, "percent", 80, "Problem at this `share` of a table, in percent")
 		},
@@ -76,7 +76,7 @@ func (t table) near(percent int) bool {
 }
 
 func (t table) String() string {
-	return fmt.Sprintf("%s: %d of %d, %d of 100", t.name, t.used, t.limit, t.used*100/t.limit)
+	return fmt.Sprintf("%s: %d of %d, %d percent", t.name, t.used, t.limit, t.used*100/t.limit)
 }
 
 func (t table) mend() string {

@@ -165,27 +165,27 @@ func TestFullTables(t *testing.T) {
 			words  string
 			files  []string
 		}{
-			{"files", plugin.Problem, "open files: 80 of 100, 80 of 100; raise fs.file-max to 200", []string{fileNr, "80\t0\t100\n"}},
-			{"files, just below", plugin.OK, "fullest: open files: 7999 of 10000, 79 of 100", []string{fileNr, "7999\t0\t10000\n"}},
-			{"files beyond the limit", plugin.Problem, "open files: 1433 of 831, 172 of 100; raise fs.file-max to 2866", []string{fileNr, "1433\t0\t831\n"}},
+			{"files", plugin.Problem, "open files: 80 of 100, 80 percent; raise fs.file-max to 200", []string{fileNr, "80\t0\t100\n"}},
+			{"files, just below", plugin.OK, "fullest: open files: 7999 of 10000, 79 percent", []string{fileNr, "7999\t0\t10000\n"}},
+			{"files beyond the limit", plugin.Problem, "open files: 1433 of 831, 172 percent; raise fs.file-max to 2866", []string{fileNr, "1433\t0\t831\n"}},
 			{"files without a limit", plugin.OK, "", []string{fileNr, "1000000\t0\t9223372036854775807\n"}},
-			{"AIO", plugin.Problem, "AIO requests: 65536 of 65536, 100 of 100; raise fs.aio-max-nr to 131072", []string{"proc/sys/fs/aio-nr", "65536\n"}},
+			{"AIO", plugin.Problem, "AIO requests: 65536 of 65536, 100 percent; raise fs.aio-max-nr to 131072", []string{"proc/sys/fs/aio-nr", "65536\n"}},
 			{"no AIO at all", plugin.OK, "", []string{"proc/sys/fs/aio-max-nr", "0\n"}},
-			{"terminals", plugin.Problem, "pseudo-terminals: 2458 of 3072, 80 of 100; raise kernel.pty.max to 8192", []string{"proc/sys/kernel/pty/nr", "2458\n"}},
+			{"terminals", plugin.Problem, "pseudo-terminals: 2458 of 3072, 80 percent; raise kernel.pty.max to 8192", []string{"proc/sys/kernel/pty/nr", "2458\n"}},
 			{"terminals, just below", plugin.OK, "", []string{"proc/sys/kernel/pty/nr", "2457\n"}},
 			{"more terminals reserved than there are", plugin.OK, "", []string{"proc/sys/kernel/pty/reserve", "5000\n"}},
-			{"keys of root", plugin.Problem, "keys of uid 0: 900000 of 1000000, 90 of 100; raise kernel.keys.root_maxkeys to 2000000",
+			{"keys of root", plugin.Problem, "keys of uid 0: 900000 of 1000000, 90 percent; raise kernel.keys.root_maxkeys to 2000000",
 				[]string{keyUsers, "    0: 900001 900000/900000 900000/1000000 40/25000000\n"}},
-			{"key bytes of root", plugin.Problem, "key bytes of uid 0: 24999990 of 25000000, 99 of 100; raise kernel.keys.root_maxbytes to 50000000",
+			{"key bytes of root", plugin.Problem, "key bytes of uid 0: 24999990 of 25000000, 99 percent; raise kernel.keys.root_maxbytes to 50000000",
 				[]string{keyUsers, "    0: 41 40/40 40/1000000 24999990/25000000\n"}},
-			{"keys of others", plugin.Problem, "keys of uid 100000: 200 of 200, 100 of 100; raise kernel.keys.maxkeys to 400; also near: key bytes of uid 100000",
+			{"keys of others", plugin.Problem, "keys of uid 100000: 200 of 200, 100 percent; raise kernel.keys.maxkeys to 400; also near: key bytes of uid 100000",
 				[]string{keyUsers, "    0: 9 8/8 3/1000000 40/25000000\n 1000: 170 170/170 170/200 1700/20000\n100000: 201 200/200 200/200 16000/20000\n"}},
-			{"conntrack", plugin.Problem, "conntrack entries: 249036 of 262144, 94 of 100; raise net.netfilter.nf_conntrack_max to 524288",
+			{"conntrack", plugin.Problem, "conntrack entries: 249036 of 262144, 94 percent; raise net.netfilter.nf_conntrack_max to 524288",
 				[]string{conntrack, statRows(base[conntrack], 249036)}},
 			{"conntrack without a limit", plugin.OK, "", []string{conntrack, statRows(base[conntrack], 249036), "proc/sys/net/netfilter/nf_conntrack_max", "0\n"}},
-			{"IPv4 neighbours", plugin.Problem, "IPv4 neighbours: 1024 of 1024, 100 of 100; raise net.ipv4.neigh.default.gc_thresh3 to 2048", []string{arp, statRows(base[arp], 1024)}},
-			{"IPv6 neighbours", plugin.Problem, "IPv6 neighbours: 820 of 1024, 80 of 100; raise net.ipv6.neigh.default.gc_thresh3 to 2048", []string{ndisc, statRows(base[ndisc], 820)}},
-			{"mounts", plugin.Problem, "mounts of PID 1: 850 of 1000, 85 of 100; raise fs.mount-max to 2000; most: pod shop/cart-0 600, below /run/netns 250",
+			{"IPv4 neighbours", plugin.Problem, "IPv4 neighbours: 1024 of 1024, 100 percent; raise net.ipv4.neigh.default.gc_thresh3 to 2048", []string{arp, statRows(base[arp], 1024)}},
+			{"IPv6 neighbours", plugin.Problem, "IPv6 neighbours: 820 of 1024, 80 percent; raise net.ipv6.neigh.default.gc_thresh3 to 2048", []string{ndisc, statRows(base[ndisc], 820)}},
+			{"mounts", plugin.Problem, "mounts of PID 1: 850 of 1000, 85 percent; raise fs.mount-max to 2000; most: pod shop/cart-0 600, below /run/netns 250",
 				[]string{"proc/sys/fs/mount-max", "1000\n", mountinfo, mountLines(600, "/var/lib/kubelet/pods/"+uid+"/volumes/kubernetes.io~secret") + mountLines(250, "/run/netns"),
 					"var/log/pods/shop_cart-0_" + uid + "/", "x"}},
 		}
@@ -211,11 +211,11 @@ func TestInotify(t *testing.T) {
 	}{
 		{"room", 1000, plugin.OK, "", nil},
 		{"just below", 26, plugin.OK, "", nil}, // 102 of 128
-		{"near", 25, plugin.Problem, "inotify instances of uid 0: 103 of 128, 80 of 100; raise fs.inotify.max_user_instances to 256", nil},
-		{"full", 0, plugin.Problem, "inotify instances of uid 0: 128 of 128, 100 of 100; raise fs.inotify.max_user_instances to 256", nil},
+		{"near", 25, plugin.Problem, "inotify instances of uid 0: 103 of 128, 80 percent; raise fs.inotify.max_user_instances to 256", nil},
+		{"full", 0, plugin.Problem, "inotify instances of uid 0: 128 of 128, 100 percent; raise fs.inotify.max_user_instances to 256", nil},
 		{"no more than 256 are tried", 256, plugin.OK, "", []string{max, "8192\n", user, "8192\n"}},
-		{"fewer than 256 left", 255, plugin.Problem, "inotify instances of uid 0: 7937 of 8192, 96 of 100", []string{max, "8192\n", user, "8192\n"}},
-		{"a user namespace of its own", 0, plugin.Problem, "20 of 20, 100 of 100; raise user.max_inotify_instances to 40", []string{user, "20\n"}},
+		{"fewer than 256 left", 255, plugin.Problem, "inotify instances of uid 0: 7937 of 8192, 96 percent", []string{max, "8192\n", user, "8192\n"}},
+		{"a user namespace of its own", 0, plugin.Problem, "20 of 20, 100 percent; raise user.max_inotify_instances to 40", []string{user, "20\n"}},
 		{"a kernel without limits of user namespaces", 0, plugin.Problem, "128 of 128", []string{user, ""}},
 		{"none at all", 0, plugin.OK, "", []string{max, "0\n", user, "0\n"}},
 	}
@@ -227,7 +227,7 @@ func TestInotify(t *testing.T) {
 
 	t.Run("watches", func(t *testing.T) {
 		v := lookAt(t, captured(t, "6.18"), func(most int) (int, bool, error) { return most, false, nil })
-		plugintest.Want(t, v, plugin.Problem, "inotify watches of uid 0: 192536 of 192536, 100 of 100; raise fs.inotify.max_user_watches to 385072")
+		plugintest.Want(t, v, plugin.Problem, "inotify watches of uid 0: 192536 of 192536, 100 percent; raise fs.inotify.max_user_watches to 385072")
 	})
 	t.Run("failed", func(t *testing.T) {
 		v := lookAt(t, captured(t, "6.18"), func(int) (int, bool, error) { return 0, false, errors.New("inotify_init: no memory: raise /proc/x") })
@@ -244,12 +244,12 @@ func TestHolders(t *testing.T) {
 		"proc/100/fd/3", "-> anon_inode:inotify", "proc/100/fd/4", "-> anon_inode:inotify", "proc/100/fd/5", "-> pipe:[1]", "proc/200/fd/3", "-> anon_inode:inotify",
 		"proc/200/cgroup", "0::/system.slice/agent.service\n")
 	v := lookAt(t, with(tree, fileNr, "90\t0\t100\n"), room(0))
-	plugintest.Want(t, v, plugin.Problem, "inotify instances of uid 0: 128 of 128, 100 of 100; raise fs.inotify.max_user_instances to 256; also near: open files") // with 2 of 128 nobody is to blame
-	if details := strings.Join(v.Details, "\n"); !strings.Contains(details, "open files: 90 of 100, 90 of 100; raise fs.file-max to 200\n") {
+	plugintest.Want(t, v, plugin.Problem, "inotify instances of uid 0: 128 of 128, 100 percent; raise fs.inotify.max_user_instances to 256; also near: open files") // with 2 of 128 nobody is to blame
+	if details := strings.Join(v.Details, "\n"); !strings.Contains(details, "open files: 90 of 100, 90 percent; raise fs.file-max to 200\n") {
 		t.Errorf("the details do not tell of the second table:\n%s", details)
 	}
 	v = lookAt(t, with(tree, fileNr, "9\t0\t10\n"), plenty)
-	plugintest.Want(t, v, plugin.Problem, "open files: 9 of 10, 90 of 100; raise fs.file-max to 20; most: hog (pid 100) of pod shop/cart-0 3, busy (pid 200) of agent.service 1")
+	plugintest.Want(t, v, plugin.Problem, "open files: 9 of 10, 90 percent; raise fs.file-max to 20; most: hog (pid 100) of pod shop/cart-0 3, busy (pid 200) of agent.service 1")
 }
 
 func stat(pid int, comm string) string {

@@ -33,10 +33,10 @@ func main() {
 		Reads: []string{"kubelet's https://NODE_IP:10250/metrics", "the service account's token and ca.crt, /var/lib/kubelet/pki/kubelet.crt"},
 		Needs: "NODE_IP (status.hostIP) and NODE_NAME in the environment, a service account that may get nodes/metrics (deploy/rbac.yaml); " +
 			"for a kubelet that signs its own certificate /var/lib/kubelet/pki/kubelet.crt below --host-root; a --state-dir that stays",
-		LookAlikes: "a burst of pods that is over after a minute; a slow kube-apiserver; what waited before the first look; a kubelet that restarts",
-		Example:    "--host-root=/host --mean=1s --percent=80",
-		For:        3,
-		Timeout:    15 * time.Second,
+		LookAlikes:       "a burst of pods that is over after a minute; a slow kube-apiserver; what waited before the first look; a kubelet that restarts",
+		Example:          "--host-root=/host --mean=1s --percent=80",
+		FailureThreshold: 3,
+		Timeout:          15 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.DurationVar(fs, &c.mean, "mean", time.Second, "Problem when requests of one verb wait for this `duration` on average")
 			plugin.PercentVar(fs, &c.share, "percent", 80, "Problem when requests wait for this `share` of the time, one after the other or together")

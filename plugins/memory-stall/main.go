@@ -30,11 +30,11 @@ func main() {
 			"Looks at the time in which every task waits for memory (PSI), or without PSI at the pages that are read again, and at how much memory is available.",
 		Reads: []string{"/proc/pressure/{memory,io}, /proc/meminfo, /sys/kernel/mm/lru_gen/enabled", "/proc/vmstat (without PSI, and with the multi-generational LRU)",
 			"/sys/fs/cgroup: memory.pressure, memory.stat, usage and limit (only when tasks wait)", "/var/log/pods (names of pods)"},
-		Needs:      "the host's /proc and /sys below --host-root; Linux 4.20 with PSI, or 3.15",
-		LookAlikes: "containers that thrash inside their own limit while the node has memory: named on stderr",
-		Example:    "--host-root=/host --full=10",
-		For:        1,
-		Timeout:    20 * time.Second,
+		Needs:            "the host's /proc and /sys below --host-root; Linux 4.20 with PSI, or 3.15",
+		LookAlikes:       "containers that thrash inside their own limit while the node has memory: named on stderr",
+		Example:          "--host-root=/host --full=10",
+		FailureThreshold: 1,
+		Timeout:          20 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.PercentVar(fs, &c.full, "full", 10, "Problem when all tasks wait for memory this `share` of the last minute, in percent")
 			plugin.CountVar(fs, &c.refaults, "refaults", 250, "where PSI does not tell: Problem at this `number` of pages read again per second")
@@ -101,7 +101,7 @@ type memory struct {
 	// spare is what is available without the active page cache, which kubelet
 	// leaves out too. The kernel counts nearly all of the page cache as available
 	// (si_mem_available in mm/show_mem.c), also while it thrashes: where programs
-	// read 34 of 100 of the memory over and over, 19 to 28 of 100 were available
+	// read 34 percent of the memory over and over, 19 to 28 percent were available
 	// when the first page had to be read again, and 10 to 12 without the active
 	// ones (Linux 6.1, test/faults).
 	spare uint64
@@ -111,7 +111,7 @@ func (m memory) percent() int      { return int(m.available * 100 / m.total) }
 func (m memory) sparePercent() int { return int(m.spare * 100 / m.total) }
 
 func (m memory) String() string {
-	return fmt.Sprintf("%d of 100 of %s is available, %d without active page cache", m.percent(), plugin.FormatBytes(float64(m.total)), m.sparePercent())
+	return fmt.Sprintf("%d percent of %s is available, %d without active page cache", m.percent(), plugin.FormatBytes(float64(m.total)), m.sparePercent())
 }
 
 func readMemory(h *host.Root) (memory, error) {

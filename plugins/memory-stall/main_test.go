@@ -97,15 +97,15 @@ func TestPressure(t *testing.T) {
 		status plugin.Status
 		words  []string
 	}{
-		{"calm", v2(0, 0, plenty), plugin.OK, []string{"all tasks wait for memory 0 of 100 of the time; 56 of 100 of 15.6GiB is available, 37 without active page cache"}},
+		{"calm", v2(0, 0, plenty), plugin.OK, []string{"all tasks wait for memory 0 percent of the time; 56 percent of 15.6GiB is available, 37 without active page cache"}},
 		{"little memory, no pressure", v2(0, 0, short), plugin.OK, nil},
 		{"just below", v2(9.9, 9.99, short), plugin.OK, nil},
 		{"thrashes", v2(40, 34.2, short), plugin.Problem,
-			[]string{"all tasks wait for memory 34 of 100 of the time; 18 of 100 of 15.6GiB is available, 10 without active page cache; worst: pod shop/cart-0 61 of 100, 5 of 100 of its 11.7GiB are page cache"}},
+			[]string{"all tasks wait for memory 34 percent of the time; 18 percent of 15.6GiB is available, 10 without active page cache; worst: pod shop/cart-0 61 percent, 5 percent of its 11.7GiB are page cache"}},
 		{"a limit far off", limited(v2(40, 34.2, short), 15000), plugin.Problem, []string{"worst: pod shop/cart-0"}},
 		{"inside its own limit, the node has memory", limited(v2(40, 34.2, plenty), 12000), plugin.OK, nil},
 		{"inside its own limit, much is page cache", limited(v2(40, 34.2, short), 12000), plugin.OK, nil},
-		{"inside its own limit, nothing is left", limited(v2(40, 34.2, meminfo(16000, 700, 100)), 12000), plugin.Problem, []string{"4 of 100 of 15.6GiB is available"}},
+		{"inside its own limit, nothing is left", limited(v2(40, 34.2, meminfo(16000, 700, 100)), 12000), plugin.Problem, []string{"4 percent of 15.6GiB is available"}},
 		{"the killer has come", v2(4, 34.2, plenty), plugin.OK, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) { plugintest.Want(t, look(t, tt.tree), tt.status, tt.words...) })
@@ -123,7 +123,7 @@ func TestCaptured(t *testing.T) {
 		t.Run(tt.kernel, func(t *testing.T) {
 			tree := hosttest.Captured(t, "testdata/"+tt.kernel+".txt")
 			v := look(t, tree)
-			plugintest.Want(t, v, plugin.OK, " of 100 of the time; ")
+			plugintest.Want(t, v, plugin.OK, " percent of the time; ")
 			if m := v.Measurements[0]; m.Name != "memory_full_avg60" || m.Value != tt.full60 {
 				t.Errorf("%+v, want a pressure of %v", m, tt.full60)
 			}
@@ -142,7 +142,7 @@ func TestCaptured(t *testing.T) {
 			}
 			tree["proc/meminfo"] = meminfo(973, 20, 10)
 			v = look(t, tree)
-			plugintest.Want(t, v, plugin.Problem, "all tasks wait for memory 34 of 100")
+			plugintest.Want(t, v, plugin.Problem, "all tasks wait for memory 34 percent")
 			if v2 && tt.full60 >= 1 {
 				plugintest.Want(t, v, plugin.Problem, "worst: pod "+capturedUID)
 			}
@@ -156,7 +156,7 @@ func TestContainedIsNamed(t *testing.T) {
 	var log bytes.Buffer
 	l.Log.Out = &log
 	plugintest.Want(t, defaults.look(context.Background(), l), plugin.OK)
-	if !strings.Contains(log.String(), "thrashes inside its own limit: pod shop/cart-0 61 of 100") {
+	if !strings.Contains(log.String(), "thrashes inside its own limit: pod shop/cart-0 61 percent") {
 		t.Errorf("the log does not name the pod:\n%s", log.String())
 	}
 	next := l.Next()
@@ -181,7 +181,7 @@ func TestContainedIsNamed(t *testing.T) {
 func TestDetails(t *testing.T) {
 	v := look(t, v2(40, 34.2, short))
 	plugintest.Want(t, v, plugin.Problem)
-	want := []string{"pod shop/cart-0 61 of 100", "/system.slice/kubelet.service 23 of 100, 75 of 100 of its 200MiB are page cache"}
+	want := []string{"pod shop/cart-0 61 percent", "/system.slice/kubelet.service 23 percent, 75 percent of its 200MiB are page cache"}
 	if len(v.Details) != 1+len(want) {
 		t.Errorf("%q", v.Details)
 	}
@@ -245,7 +245,7 @@ func thrashing(t *testing.T, tree hosttest.Tree, pages int) *plugin.Look {
 func TestRefaults(t *testing.T) {
 	ctx := context.Background()
 	v := defaults.look(ctx, thrashing(t, v1(short, false), 4000))
-	plugintest.Want(t, v, plugin.Problem, " pages per second are read again; 18 of 100", "worst: pod "+uid, "pages/s, 10 of 100 of its 1000MiB are page cache")
+	plugintest.Want(t, v, plugin.Problem, " pages per second are read again; 18 percent", "worst: pod "+uid, "pages/s, 10 percent of its 1000MiB are page cache")
 	if m := v.Measurements[0]; m.Name != "memory_refaults" || m.Value < 2000 || m.Value > 8000 {
 		t.Errorf("%+v, want some 4000 pages per second", m)
 	}
@@ -264,17 +264,17 @@ func TestMultiGenerational(t *testing.T) {
 	tree := v1(short, true)
 	tree["proc/pressure/memory"] = pressure(0.9, 0.4)
 	tree["proc/pressure/io"] = pressure(70, 31)
-	plugintest.Want(t, defaults.look(ctx, thrashing(t, tree, 4000)), plugin.OK, "all tasks wait for memory 0 of 100")
+	plugintest.Want(t, defaults.look(ctx, thrashing(t, tree, 4000)), plugin.OK, "all tasks wait for memory 0 percent")
 	tree["sys/kernel/mm/lru_gen/enabled"] = "0x0007\n"
 	plugintest.Want(t, defaults.look(ctx, thrashing(t, tree, 4000)), plugin.Problem, " pages per second are read again", "worst: pod "+uid)
 	tree["proc/meminfo"] = plenty
 	plugintest.Want(t, defaults.look(ctx, thrashing(t, tree, 4000)), plugin.OK, " pages per second are read again")
 	tree["proc/meminfo"] = short
 	tree["proc/pressure/io"] = pressure(9, 9)
-	plugintest.Want(t, defaults.look(ctx, thrashing(t, tree, 4000)), plugin.OK, "all tasks wait for memory 0 of 100")
+	plugintest.Want(t, defaults.look(ctx, thrashing(t, tree, 4000)), plugin.OK, "all tasks wait for memory 0 percent")
 	tree["proc/pressure/io"] = pressure(70, 31)
 	tree["sys/kernel/mm/lru_gen/enabled"] = "0x0000\n"
-	plugintest.Want(t, defaults.look(ctx, thrashing(t, tree, 4000)), plugin.OK, "all tasks wait for memory 0 of 100")
+	plugintest.Want(t, defaults.look(ctx, thrashing(t, tree, 4000)), plugin.OK, "all tasks wait for memory 0 percent")
 }
 
 // Without a file that says so a container is not found to be at its limit.
@@ -288,7 +288,7 @@ func TestRefaultsInsideLimit(t *testing.T) {
 // Pressure of the node, and a cgroup v1 that has none of its own.
 func TestPressureWithV1(t *testing.T) {
 	v := defaults.look(context.Background(), thrashing(t, v1(short, true), 4000))
-	plugintest.Want(t, v, plugin.Problem, "all tasks wait for memory 34 of 100", "worst: pod "+uid, "pages/s")
+	plugintest.Want(t, v, plugin.Problem, "all tasks wait for memory 34 percent", "worst: pod "+uid, "pages/s")
 }
 
 // The message does not depend on cgroups that can be read.
@@ -299,13 +299,13 @@ func TestWithoutCgroups(t *testing.T) {
 			delete(tree, file)
 		}
 	}
-	plugintest.Want(t, look(t, tree), plugin.Problem, "all tasks wait for memory 34 of 100")
+	plugintest.Want(t, look(t, tree), plugin.Problem, "all tasks wait for memory 34 percent")
 }
 
 func TestUnsafeNames(t *testing.T) {
 	tree := v2(40, 34.2, short)
 	tree["sys/fs/cgroup/evil\x1b[31m%s\n/memory.pressure"] = pressure(99, 99)
-	plugintest.Want(t, look(t, tree), plugin.Problem, "worst: /evil?[31m?s  99 of 100")
+	plugintest.Want(t, look(t, tree), plugin.Problem, "worst: /evil?[31m?s  99 percent")
 }
 
 func TestUnknown(t *testing.T) {

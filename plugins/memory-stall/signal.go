@@ -22,7 +22,7 @@ type signal struct {
 
 func (s signal) text() string {
 	if s.pressure {
-		return fmt.Sprintf("all tasks wait for memory %.0f of 100 of the time", s.value)
+		return fmt.Sprintf("all tasks wait for memory %.0f percent of the time", s.value)
 	}
 	return fmt.Sprintf("%.0f pages per second are read again", s.value)
 }
@@ -57,7 +57,7 @@ func (c *check) signal(ctx context.Context, h *host.Root, mem memory) (signal, e
 // LRU of Linux 6.1 (Documentation/admin-guide/mm/multigen_lru.rst), as Debian's
 // 6.12 does. It hardly ever marks a dropped page as one of the working set
 // (lru_gen_refault of mm/workingset.c), so that to wait for one is no memory
-// pressure: 1 of 100 of the time where it is 30 with the older LRU, and 70 of
+// pressure: 1 percent of the time where it is 30 with the older LRU, and 70 of
 // 100 are told as pressure of I/O.
 func multiGenerational(h *host.Root) bool {
 	b, err := h.ReadFile("/sys/kernel/mm/lru_gen/enabled")

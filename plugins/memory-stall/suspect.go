@@ -55,11 +55,11 @@ func (r ranking) lines(l *plugin.Look) []string {
 		}
 		unit := "pages/s"
 		if r.pressure {
-			unit = "of 100"
+			unit = "percent"
 		}
 		line := fmt.Sprintf("%s %.0f %s", name, s.value, unit)
 		if s.usage > 0 {
-			line += fmt.Sprintf(", %d of 100 of its %s are page cache", min(s.cache*100/s.usage, 100), plugin.FormatBytes(float64(s.usage)))
+			line += fmt.Sprintf(", %d percent of its %s are page cache", min(s.cache*100/s.usage, 100), plugin.FormatBytes(float64(s.usage)))
 		}
 		lines = append(lines, line)
 	}

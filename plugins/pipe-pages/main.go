@@ -23,13 +23,13 @@ func main() {
 		Purpose: "When the pipes of a user hold more pages than fs.pipe-user-pages-soft, the kernel gives each new pipe of that user\n" +
 			"two pages instead of 16, and runc before 1.0.0 hangs in \"runc init\" while it writes its seccomp filter.\n" +
 			"Makes one pipe on a thread without CAP_SYS_RESOURCE and CAP_SYS_ADMIN, as runc init has none, and asks for its size.",
-		Reads:      []string{"a pipe of its own", "only when it is small: /proc/*/{stat,status,cgroup,fd}, /proc/sys/fs/{pipe-user-pages-soft,pipe-max-size}"},
-		Needs:      "uid 0 of the host's user namespace; to name the holders the host's /proc below --host-root and CAP_SYS_PTRACE",
-		LookAlikes: "many pipes of another user: the kernel counts them for each user",
-		Example:    "--host-root=/host",
-		For:        1,
-		Timeout:    8 * time.Second,
-		Look:       look,
+		Reads:            []string{"a pipe of its own", "only when it is small: /proc/*/{stat,status,cgroup,fd}, /proc/sys/fs/{pipe-user-pages-soft,pipe-max-size}"},
+		Needs:            "uid 0 of the host's user namespace; to name the holders the host's /proc below --host-root and CAP_SYS_PTRACE",
+		LookAlikes:       "many pipes of another user: the kernel counts them for each user",
+		Example:          "--host-root=/host",
+		FailureThreshold: 1,
+		Timeout:          8 * time.Second,
+		Look:             look,
 	})
 }
 

@@ -36,10 +36,10 @@ func main() {
 			"the service account's token and ca.crt, /var/lib/kubelet/pki/kubelet.crt"},
 		Needs: "NODE_IP (status.hostIP) and NODE_NAME in the environment, a service account that may get nodes/metrics (deploy/rbac.yaml); " +
 			"for a kubelet that signs its own certificate /var/lib/kubelet/pki/kubelet.crt below --host-root",
-		LookAlikes: "one slow relist; a kubelet that has just started; a clock that was set; a kubelet before 1.37 with the feature gate EventedPLEG, which relists every 5 minutes",
-		Example:    "--host-root=/host --age=1m",
-		For:        1,
-		Timeout:    15 * time.Second,
+		LookAlikes:       "one slow relist; a kubelet that has just started; a clock that was set; a kubelet before 1.37 with the feature gate EventedPLEG, which relists every 5 minutes",
+		Example:          "--host-root=/host --age=1m",
+		FailureThreshold: 1,
+		Timeout:          15 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.DurationVar(fs, &c.age, "age", time.Minute, "Problem when the last relist was this `duration` ago; kubelet's own limit is 3m")
 			plugin.DurationVar(fs, &c.relist, "relist", 10*time.Second, "Problem when the 99th percentile of the relists takes this `duration`, three looks in a row")
@@ -102,7 +102,7 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	if err != nil {
 		l.Remember(m)
 		if errors.Is(err, kubelet.ErrSilent) {
-			err = errors.New("kubelet takes requests and answers none within --timeout: it hangs, or kube-apiserver does, which it asks whom to answer")
+			err = errors.New("kubelet takes requests and answers none within --timeout: kubelet, or the API server it authorizes requests with, hangs")
 		}
 		return plugin.Unknownf("cannot ask kubelet for its PLEG: %v", err)
 	}

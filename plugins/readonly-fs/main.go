@@ -22,10 +22,10 @@ func main() {
 		Needs: "the host's /proc and /sys below --host-root; for XFS also the host's mounts (mountPropagation: HostToContainer)",
 		LookAlikes: "what was mounted read-only: volumes, images, bind mounts; ISO 9660, UDF, squashfs, erofs and others that cannot be written to; read-only snapshots of btrfs; " +
 			"ext4 with errors from an earlier mount, or that goes on after errors",
-		Example: "--host-root=/host",
-		For:     1,
-		Timeout: 8 * time.Second,
-		Look:    look,
+		Example:          "--host-root=/host",
+		FailureThreshold: 1,
+		Timeout:          8 * time.Second,
+		Look:             look,
 	})
 }
 

@@ -33,11 +33,11 @@ func main() {
 			"2 minutes and tries again: attempts in a row count as one, and between two of them the Problem stays.",
 		Reads: []string{"/proc/*/stat", "/proc/PID/{wchan,cgroup} of a stuck process and the freezer of its cgroup", "the CRI socket: ListContainers of state CREATED; the containers of a pod that does not start, and ContainerStatus",
 			"/var/log/pods (names of pods)"},
-		Needs:      "the host's /proc and /sys/fs/cgroup and the directory of the CRI socket below --host-root, without hostPID; CAP_SYS_PTRACE to tell what the process waits for",
-		LookAlikes: "a container that was created less than --age ago; a frozen one; a process in a running container that calls itself runc:[2:INIT]; a container that starts and crashes",
-		Example:    "--host-root=/host --age=45s",
-		For:        1,
-		Timeout:    20 * time.Second,
+		Needs:            "the host's /proc and /sys/fs/cgroup and the directory of the CRI socket below --host-root, without hostPID; CAP_SYS_PTRACE to tell what the process waits for",
+		LookAlikes:       "a container that was created less than --age ago; a frozen one; a process in a running container that calls itself runc:[2:INIT]; a container that starts and crashes",
+		Example:          "--host-root=/host --age=45s",
+		FailureThreshold: 1,
+		Timeout:          20 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.DurationVar(fs, &c.age, "age", 45*time.Second, "Problem when a container has not started for this `duration`; kubelet's limit is 2m (runtimeRequestTimeout)")
 			cri.EndpointVar(fs, &c.endpoint)

@@ -39,12 +39,12 @@ func main() {
 		Condition: "NodeServiceFlapping",
 		Purpose: "A service without which the node does not work starts again and again, or has failed and systemd does not start it any more.\n" +
 			"Counts the starts by NRestarts and InvocationID of systemd, from one look to the next, and tells how the service ended.",
-		Reads:      []string{"/run/systemd/private or /run/dbus/system_bus_socket: ListUnitsByPatterns with the names of --units; NRestarts, Result, ExecMainCode, ExecMainStatus, ExecMainStartTimestamp and InvocationID of those that are loaded"},
-		Needs:      "the host's /run/systemd and /run/dbus below --host-root, and root of the host's user namespace; no hostPID; a --state-dir that lasts between runs",
-		LookAlikes: "some planned restarts; a service that the host does not have, or that is installed and not used; starts before the first look",
-		Example:    "--host-root=/host --units=kubelet,containerd",
-		For:        1,
-		Timeout:    8 * time.Second,
+		Reads:            []string{"/run/systemd/private or /run/dbus/system_bus_socket: ListUnitsByPatterns with the names of --units; NRestarts, Result, ExecMainCode, ExecMainStatus, ExecMainStartTimestamp and InvocationID of those that are loaded"},
+		Needs:            "the host's /run/systemd and /run/dbus below --host-root, and root of the host's user namespace; no hostPID; a --state-dir that lasts between runs",
+		LookAlikes:       "some planned restarts; a service that the host does not have, or that is installed and not used; starts before the first look",
+		Example:          "--host-root=/host --units=kubelet,containerd",
+		FailureThreshold: 1,
+		Timeout:          8 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			fs.Var(&c.units, "units", "`services` to look at, with commas between")
 			plugin.CountVar(fs, &c.count, "count", 5, "Problem at this `number` of starts")

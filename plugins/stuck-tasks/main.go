@@ -35,9 +35,9 @@ func main() {
 			"CAP_SYS_PTRACE and CAP_SYS_ADMIN to tell what a task waits for",
 		LookAlikes: "a task that sleeps uninterruptibly again and again; a frozen container; a parent whose vfork child has not executed yet; " +
 			"threads that wait for a core dump; kernel threads that are not workers; load from the CPU alone",
-		Example: "--host-root=/host --age=2m",
-		For:     1,
-		Timeout: 50 * time.Second,
+		Example:          "--host-root=/host --age=2m",
+		FailureThreshold: 1,
+		Timeout:          50 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.DurationVar(fs, &c.age, "age", 2*time.Minute, "Problem when a task is in the same uninterruptible sleep for this `duration`")
 		},

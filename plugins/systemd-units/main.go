@@ -26,12 +26,12 @@ func main() {
 		Condition: "SystemdUnitLeak",
 		Purpose: "kubelet makes mounts in transient scopes of systemd that last a second. Where systemd misses the end of one it stays for ever; with thousands of units systemd needs seconds\n" +
 			"of CPU for each mount, pods stay in ContainerCreating, and the node goes NotReady. Counts systemd's units, and those scopes among them that stay.",
-		Reads:      []string{"/run/systemd/private or /run/dbus/system_bus_socket: NNames of systemd; with --scopes units or more ListUnitsByPatterns run-*.scope", "/proc/1/status (memory of systemd)", "/var/log/pods (names of pods)"},
-		Needs:      "the host's /run/systemd and /run/dbus below --host-root, and root of the host's user namespace; no hostPID",
-		LookAlikes: "scopes of mounts that are being made; scopes that others start with systemd-run; the thousand units of a node with many pods",
-		Example:    "--host-root=/host --scopes=500",
-		For:        1,
-		Timeout:    16 * time.Second,
+		Reads:            []string{"/run/systemd/private or /run/dbus/system_bus_socket: NNames of systemd; with --scopes units or more ListUnitsByPatterns run-*.scope", "/proc/1/status (memory of systemd)", "/var/log/pods (names of pods)"},
+		Needs:            "the host's /run/systemd and /run/dbus below --host-root, and root of the host's user namespace; no hostPID",
+		LookAlikes:       "scopes of mounts that are being made; scopes that others start with systemd-run; the thousand units of a node with many pods",
+		Example:          "--host-root=/host --scopes=500",
+		FailureThreshold: 1,
+		Timeout:          16 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.CountVar(fs, &c.scopes, "scopes", 500, "Problem at this `number` of scopes of kubelet's mounts that stay")
 			plugin.DurationVar(fs, &c.age, "age", 5*time.Minute, "a scope stays when it is older than this `duration`")
@@ -80,7 +80,7 @@ func (c *check) look(ctx context.Context, l *plugin.Look) plugin.Verdict {
 	if units <= systemd.MaxUnits { // else it is a sample, and says nothing of how many there are
 		stay, oldest, err := c.staying(ctx, l, m, mounts)
 		if err != nil && units < c.units {
-			return plugin.Unknownf("%d scopes of kubelet's mounts in systemd, but not known since when: %v", len(mounts), err)
+			return plugin.Unknownf("%d scopes of kubelet's mounts in systemd, for an unknown time: %v", len(mounts), err)
 		}
 		v.Measurements = append(v.Measurements, plugin.Measurement{Name: "leaked_scopes", Value: float64(stay), Unit: "scopes"})
 		if stay >= c.scopes {

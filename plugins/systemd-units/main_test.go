@@ -145,7 +145,7 @@ func TestUnknown(t *testing.T) {
 
 	noAge := add(node(), 600, runScope, secret(uid), time.Hour)
 	noAge.Hide = map[string]bool{"ActiveEnterTimestamp": true}
-	plugintest.Want(t, look(t, noAge, defaults), plugin.Unknown, "600 scopes of kubelet's mounts in systemd, but not known since when: ActiveEnterTimestamp at ")
+	plugintest.Want(t, look(t, noAge, defaults), plugin.Unknown, "600 scopes of kubelet's mounts in systemd, for an unknown time: ActiveEnterTimestamp at ")
 	plugintest.Want(t, look(t, add(noAge, 5000, "session-%d.scope", "", time.Hour), defaults), plugin.Problem, "5900 units in systemd, limit 5000; 5000 of 5900 are session-*.scope")
 }
 

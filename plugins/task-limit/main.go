@@ -32,11 +32,11 @@ func main() {
 			"Compares all tasks with the smaller of kernel.pid_max and kernel.threads-max, and each cgroup that is not a pod's own (kubepods, kubelet.service, containerd.service) with its pids.max.",
 		Reads: []string{"/proc/loadavg (4th field)", "/proc/sys/kernel/{pid_max,threads-max}", "/sys/fs/cgroup: pids.max and pids.current",
 			"/proc/self/status and /sys/devices/system/cpu/possible, where pid_max cannot be read", "/var/log/pods (names of pods)"},
-		Needs:      "the host's /proc and /sys below --host-root; since Linux 6.14 hostPID or --pid-max to know kernel.pid_max exactly",
-		LookAlikes: "a pod or container at its own limit of PIDs: that is its own problem",
-		Example:    "--host-root=/host --percent=80",
-		For:        2,
-		Timeout:    8 * time.Second,
+		Needs:            "the host's /proc and /sys below --host-root; since Linux 6.14 hostPID or --pid-max to know kernel.pid_max exactly",
+		LookAlikes:       "a pod or container at its own limit of PIDs: that is its own problem",
+		Example:          "--host-root=/host --percent=80",
+		FailureThreshold: 2,
+		Timeout:          8 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.PercentVar(fs, &c.percent, "percent", 80, "Problem at this `share` of a limit, in percent")
 			plugin.OptionalCountVar(fs, &c.pidMax, "pid-max", "the host's kernel.pid_max, a `number`, where it cannot be read: Linux 6.14 and later without hostPID")

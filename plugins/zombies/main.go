@@ -26,12 +26,12 @@ func main() {
 		Condition: "ZombieProcesses",
 		Purpose: "Processes that have ended and stay unreaped keep their PIDs until nothing on the node can start any more.\n" +
 			"Counts those that were zombies at the last look too, and names the parents that do not wait for them.",
-		Reads:      []string{"/proc/*/stat", "/proc/PID/cgroup of the parents", "/proc/loadavg, /proc/sys/kernel/{pid_max,threads-max}", "/var/log/pods (names of pods)"},
-		Needs:      "the host's /proc below --host-root, without hostPID; a --state-dir that lasts between runs",
-		LookAlikes: "zombies that are reaped before the next look; a process whose main thread ended and whose other threads run on",
-		Example:    "--host-root=/host --count=50",
-		For:        1,
-		Timeout:    8 * time.Second,
+		Reads:            []string{"/proc/*/stat", "/proc/PID/cgroup of the parents", "/proc/loadavg, /proc/sys/kernel/{pid_max,threads-max}", "/var/log/pods (names of pods)"},
+		Needs:            "the host's /proc below --host-root, without hostPID; a --state-dir that lasts between runs",
+		LookAlikes:       "zombies that are reaped before the next look; a process whose main thread ended and whose other threads run on",
+		Example:          "--host-root=/host --count=50",
+		FailureThreshold: 1,
+		Timeout:          8 * time.Second,
 		Flags: func(fs *flag.FlagSet) {
 			plugin.CountVar(fs, &c.count, "count", 50, "Problem at this `number` of zombies seen at two looks")
 		},
@@ -89,7 +89,7 @@ func (c *check) look(_ context.Context, l *plugin.Look) plugin.Verdict {
 	v.Status = plugin.Problem
 	v.Message, v.Details = blame(l, owned, stay)
 	if limit.Tasks > 0 {
-		v.Message += fmt.Sprintf("; they take %.1f of 100 of the %d tasks (%s)", 100*float64(stay)/float64(limit.Tasks), limit.Tasks, limit.Sysctl)
+		v.Message += fmt.Sprintf("; they take %.1f percent of the %d tasks (%s)", 100*float64(stay)/float64(limit.Tasks), limit.Tasks, limit.Sysctl)
 	}
 	return v
 }

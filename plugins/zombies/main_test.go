@@ -53,7 +53,7 @@ func TestZombies(t *testing.T) {
 	}{
 		{"none", node(), node(), plugin.OK, []string{"0 zombies stay unreaped, 0 are new"}},
 		{"they stay", add(node(), 1000, 60, 100, 900), add(node(), 1000, 60, 100, 900), plugin.Problem,
-			[]string{"60 zombies stay unreaped; worker (pid 100) of pod shop/cart-0 owns 60; they take 0.2 of 100 of the 32768 tasks (kernel.pid_max)"}},
+			[]string{"60 zombies stay unreaped; worker (pid 100) of pod shop/cart-0 owns 60; they take 0.2 percent of the 32768 tasks (kernel.pid_max)"}},
 		{"as many as allowed", add(node(), 1000, 49, 100, 900), add(node(), 1000, 49, 100, 900), plugin.OK, []string{"49 zombies stay unreaped, 0 are new"}},
 		{"reaped in time", add(node(), 1000, 60, 100, 900), add(node(), 2000, 60, 100, 950), plugin.OK, []string{"0 zombies stay unreaped, 60 are new"}},
 		{"reaped in time, the pids used again", add(node(), 1000, 60, 100, 900), add(node(), 1000, 60, 100, 950), plugin.OK, []string{"0 zombies stay unreaped, 60 are new"}},

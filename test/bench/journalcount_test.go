@@ -38,7 +38,7 @@ func BenchmarkJournalCount(b *testing.B) {
 			b.Fatalf("not all entries are read: %s", out)
 		}
 		own := cpu(b, 0, check...)
-		name := fmt.Sprintf("journal-count, 200,000 entries, %d of 100 kubelet's: CPU", kubelets)
+		name := fmt.Sprintf("journal-count, 200,000 entries, %d percent kubelet's: CPU", kubelets)
 		hold(b, name, "%.0f ms", milliseconds(own), 300)
 		var times []time.Duration
 		for range 3 {

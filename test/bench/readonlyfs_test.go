@@ -42,9 +42,9 @@ func nodeWithMounts(b *testing.B, mounts string) string {
 }
 
 // BenchmarkClock looks at this machine's clock, on a node without processes: which time daemon runs is of interest only
-// when the clock is not synchronised.
+// when the clock is not synchronized.
 func BenchmarkClock(b *testing.B) {
-	own, bare := cpuInTurns(b, append(look(b, "clock", ""), "--for=1000", "--host-root="+b.TempDir()), empty())
+	own, bare := cpuInTurns(b, append(look(b, "clock", ""), "--failure-threshold=1000", "--host-root="+b.TempDir()), empty())
 	tell("clock: CPU", "%.1f ms", milliseconds(own))
 	hold(b, "  CPU beside an empty Go program", "%.2f", ratio(own, bare), 3)
 	tell("  on this machine: CPU", "%.1f ms", milliseconds(cpu(b, 1, look(b, "clock", "")...)))

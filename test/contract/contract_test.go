@@ -44,19 +44,19 @@ var modelled = map[string]bool{"cri-latency": true, "cri-list-size": true, "dyin
 
 // asks has what a check is told to look for, where it does nothing without, and what makes the first look at a machine that is not
 // modelled count, whatever is wrong with it.
-var asks = map[string][]string{"clock": {"--for=1"}, "journal-count": {"--identifier=kubelet", "--pattern=PLEG is not healthy.*"}}
+var asks = map[string][]string{"clock": {"--failure-threshold=1"}, "journal-count": {"--identifier=kubelet", "--pattern=PLEG is not healthy.*"}}
 
 // extraArgs makes a check say Problem of the sick host.
 var extraArgs = map[string][]string{
 	"cri-latency":   {"--slow=1us"},   // no runtime is that fast
 	"cri-list-size": {"--limit=1KiB"}, // the fake runtime's lists are short
 	"stuck-tasks":   {"--age=1s"},     // time stands still on the sick host
-	"task-limit":    {"--for=1"},
+	"task-limit":    {"--failure-threshold=1"},
 }
 
 // tellsSilence has the checks for which a runtime that does not answer is the finding and not a failed look, and the
 // arguments with which one look within timeout is enough to say so.
-var tellsSilence = map[string][]string{"cri-latency": {"--slow=2s", "--for=1"}}
+var tellsSilence = map[string][]string{"cri-latency": {"--slow=2s", "--failure-threshold=1"}}
 
 var checks []check
 

@@ -95,7 +95,7 @@ func TestGarbageInOneFile(t *testing.T) {
 				for _, kind := range []string{"empty", "random", "huge", "negative", "words"} {
 					write(t, filepath.Join(root, file), kinds[kind])
 					for _, c := range checks {
-						r := c.run(t, c.on(root, "--for=1")...)
+						r := c.run(t, c.on(root, "--failure-threshold=1")...)
 						if r.Status == npd.NonOK && readsNothing[c.name] == "" {
 							t.Errorf("%s in %s: %s says Problem: %s", kind, file, c.name, r.Message)
 						}

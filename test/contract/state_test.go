@@ -292,7 +292,7 @@ func suspectHost(t *testing.T) string {
 	return root
 }
 
-// TestDebounceWithoutState has a state file that can never be written, while the directory can. --for is then of no
+// TestDebounceWithoutState has a state file that can never be written, while the directory can. --failure-threshold is then of no
 // use, and a Problem is told at once, as with a directory that cannot be written.
 func TestDebounceWithoutState(t *testing.T) {
 	root := sickHost(t, "web")
@@ -301,13 +301,13 @@ func TestDebounceWithoutState(t *testing.T) {
 	eachCheck(t, canFail, func(t *testing.T, c check) {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, c.name+".state", "file"), "")
-		args := c.on(root, append(slices.Clone(extraArgs[c.name]), "--for=3", "--state-dir="+dir)...)
+		args := c.on(root, append(slices.Clone(extraArgs[c.name]), "--failure-threshold=3", "--state-dir="+dir)...)
 		var r npd.PluginResult
 		for range 4 {
 			r = c.run(t, args...)
 		}
 		if r.Status != npd.NonOK {
-			t.Errorf("%v after 4 bad looks with --for=3, want a Problem: %s", r.Status, r.Message)
+			t.Errorf("%v after 4 bad looks with --failure-threshold=3, want a Problem: %s", r.Status, r.Message)
 		}
 	})
 }

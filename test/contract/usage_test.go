@@ -65,7 +65,7 @@ func TestHelp(t *testing.T) {
 				t.Errorf("--help has no %q:\n%s", pattern, c.help)
 			}
 		}
-		for _, flag := range []string{"host-root", "state-dir", "timeout", "for", "output", "log-level", "version"} {
+		for _, flag := range []string{"host-root", "state-dir", "timeout", "failure-threshold", "output", "log-level", "version"} {
 			if !c.has(flag) {
 				t.Errorf("--help does not tell of --%s", flag)
 			}

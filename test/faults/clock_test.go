@@ -31,11 +31,11 @@ func TestClockUnsynchronized(t *testing.T) {
 		t.Skip("would change this machine's clock: runs in an emulated guest (make kernels)")
 	}
 	t.Cleanup(func() { discipline(t, staUnsync, 16000000, 16000000) })
-	check := watch(t, "clock", "--for=3")
+	check := watch(t, "clock", "--failure-threshold=3")
 	for range 2 {
-		check.wantOK(t) // not synchronised since the boot, but not for three looks yet
+		check.wantOK(t) // not synchronized since the boot, but not for three looks yet
 	}
-	check.wantProblem(t, "the clock is not synchronised", "no time daemon runs on the node")
+	check.wantProblem(t, "the clock is not synchronized", "no time daemon runs on the node")
 
 	discipline(t, staPLL, 700, 20000)
 	check.wantOK(t)
@@ -50,12 +50,12 @@ func TestClockUnsynchronized(t *testing.T) {
 	discipline(t, staPLL, 700, 20000)
 	each.wantOK(t)
 	discipline(t, staPLL, 700, 15999900) // the last report was nine hours ago, but for a second
-	lab.Eventually(t, 10*time.Second, "the kernel takes the clock for unsynchronised", func() bool {
+	lab.Eventually(t, 10*time.Second, "the kernel takes the clock for unsynchronized", func() bool {
 		var clock unix.Timex
 		unix.Adjtimex(&clock)
 		return clock.Status&staUnsync != 0
 	})
-	each.wantProblem(t, "the clock is not synchronised")
+	each.wantProblem(t, "the clock is not synchronized")
 	discipline(t, staPLL, 700, 20000)
 	each.wantOK(t)
 }
@@ -68,7 +68,7 @@ func TestClockIsOnlyRead(t *testing.T) {
 	}
 	check := watch(t, "clock", "--max-error=1h")
 	if before.Status&staUnsync != 0 {
-		check.wantProblem(t, "the clock is not synchronised")
+		check.wantProblem(t, "the clock is not synchronized")
 	} else {
 		check.look(t)
 	}
@@ -91,9 +91,9 @@ func TestClockOnDetector(t *testing.T) {
 	if _, err := unix.Adjtimex(&clock); err != nil {
 		t.Skipf("needs adjtimex: %v", err)
 	}
-	unsynchronised := clock.Status&staUnsync != 0
-	d.wait(t, "ClockUnsynchronized", "TimeSynchronizationLost", unsynchronised)
-	if unsynchronised {
-		d.wantSaid(t, "ClockUnsynchronized", "the clock is not synchronised")
+	unsynchronized := clock.Status&staUnsync != 0
+	d.wait(t, "ClockUnsynchronized", "TimeSynchronizationLost", unsynchronized)
+	if unsynchronized {
+		d.wantSaid(t, "ClockUnsynchronized", "the clock is not synchronized")
 	}
 }

@@ -49,7 +49,7 @@ func TestCRILatency(t *testing.T) {
 		check.wantOK(t)
 
 		// Two looks in a row, as in the configuration; what stalls for one is not told.
-		twice := watch(t, "cri-latency", slow, "--cri-endpoint", containerd.Endpoint, "--for=2")
+		twice := watch(t, "cri-latency", slow, "--cri-endpoint", containerd.Endpoint, "--failure-threshold=2")
 		containerd.Signal(t, pid, unix.SIGSTOP)
 		twice.wantOK(t)
 		twice.wantProblem(t, "answers nothing", process)

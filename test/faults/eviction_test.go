@@ -371,7 +371,7 @@ func statfs(t *testing.T, dir string) unix.Statfs_t {
 	return st
 }
 
-// fill makes a file grow until less than that many of 100 are available on its disk.
+// fill makes a file grow until less than that many percent are available on its disk.
 func fill(t *testing.T, file string, percent uint64) {
 	t.Helper()
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)

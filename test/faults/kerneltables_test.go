@@ -33,7 +33,7 @@ func parameter(t *testing.T, name string) int {
 	return n
 }
 
-// nearly is 85 of 100, and some for what rounding takes.
+// nearly is 85 percent, and some for what rounding takes.
 func nearly(limit int) int { return limit*85/100 + 2 }
 
 // brim demands that a table was filled until the kernel refused more with that error.
@@ -82,7 +82,7 @@ func TestKernelTablesConntrack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	full := []string{"conntrack entries: ", fmt.Sprintf(" of %d, 85 of 100; raise net.netfilter.nf_conntrack_max to %d", limit, 2*limit)}
+	full := []string{"conntrack entries: ", fmt.Sprintf(" of %d, 85 percent; raise net.netfilter.nf_conntrack_max to %d", limit, 2*limit)}
 	inHost.wantProblem(t, full...)
 	inOtherNetwork(t, func() { inOther.wantProblem(t, full...) })
 	elsewhere(func() { watch(t, "kernel-tables").wantOK(t) }) // to the machine it is as a pod's namespace
@@ -110,10 +110,10 @@ func TestKernelTablesInotify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check.wantProblem(t, "inotify instances of uid 0: 34 of 40, 85 of 100; raise user.max_inotify_instances to 80", fmt.Sprintf("(pid %d)", os.Getpid()))
+	check.wantProblem(t, "inotify instances of uid 0: 34 of 40, 85 percent; raise user.max_inotify_instances to 80", fmt.Sprintf("(pid %d)", os.Getpid()))
 	more, err := lab.HoldInotify(t, 100)
 	brim(t, err, unix.EMFILE)
-	check.wantProblem(t, "inotify instances of uid 0: 40 of 40, 100 of 100")
+	check.wantProblem(t, "inotify instances of uid 0: 40 of 40, 100 percent")
 	more()
 	release()
 	check.wantOK(t)
@@ -121,7 +121,7 @@ func TestKernelTablesInotify(t *testing.T) {
 	own("max_inotify_watches", "50")
 	release, err = lab.HoldWatches(t, 100)
 	brim(t, err, unix.ENOSPC)
-	check.wantProblem(t, "inotify watches of uid 0: 50 of 50, 100 of 100; raise user.max_inotify_watches to 100")
+	check.wantProblem(t, "inotify watches of uid 0: 50 of 50, 100 percent; raise user.max_inotify_watches to 100")
 	release()
 	check.wantOK(t)
 }
@@ -183,7 +183,7 @@ func TestKernelTablesTerminals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check.wantProblem(t, fmt.Sprintf("pseudo-terminals: %d of %d, 85 of 100; raise kernel.pty.max to ", nearly(limit), limit))
+	check.wantProblem(t, fmt.Sprintf("pseudo-terminals: %d of %d, 85 percent; raise kernel.pty.max to ", nearly(limit), limit))
 	if lab.InGuest() {
 		more, err := lab.HoldTerminals(t, limit)
 		brim(t, err, unix.ENOSPC)
@@ -203,7 +203,7 @@ func TestKernelTablesAIO(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check.wantProblem(t, "AIO requests: ", fmt.Sprintf(" of %d, 85 of 100; raise fs.aio-max-nr to %d", limit, 2*limit))
+	check.wantProblem(t, "AIO requests: ", fmt.Sprintf(" of %d, 85 percent; raise fs.aio-max-nr to %d", limit, 2*limit))
 	if lab.InGuest() {
 		rest, err := lab.HoldRequests(t, limit-parameter(t, "fs.aio-nr"))
 		if err != nil {
@@ -211,7 +211,7 @@ func TestKernelTablesAIO(t *testing.T) {
 		}
 		_, err = lab.HoldRequests(t, 1)
 		brim(t, err, unix.EAGAIN)
-		check.wantProblem(t, fmt.Sprintf("AIO requests: %d of %d, 100 of 100", limit, limit))
+		check.wantProblem(t, fmt.Sprintf("AIO requests: %d of %d, 100 percent", limit, limit))
 		rest()
 	}
 	release()
@@ -283,7 +283,7 @@ func TestKernelTablesOfHostNetwork(t *testing.T) {
 	lab.SetSysctl(t, "net.netfilter.nf_conntrack_max", "1000")
 	flush, err := lab.FillConntrack(t, 2000)
 	brim(t, err, unix.ENOMEM)
-	want("conntrack entries: 1000 of 1000, 100 of 100; raise net.netfilter.nf_conntrack_max to 2000")
+	want("conntrack entries: 1000 of 1000, 100 percent; raise net.netfilter.nf_conntrack_max to 2000")
 	flush()
 	healed()
 
@@ -325,7 +325,7 @@ func TestKernelTablesInotifyOfRoot(t *testing.T) {
 	check.wantOK(t)
 	release, err := lab.HoldInotify(t, limit+1)
 	brim(t, err, unix.EMFILE)
-	check.wantProblem(t, fmt.Sprintf("inotify instances of uid 0: %d of %d, 100 of 100; raise fs.inotify.max_user_instances to %d; most: ", limit, limit, 2*limit),
+	check.wantProblem(t, fmt.Sprintf("inotify instances of uid 0: %d of %d, 100 percent; raise fs.inotify.max_user_instances to %d; most: ", limit, limit, 2*limit),
 		fmt.Sprintf("(pid %d) ", os.Getpid()))
 	release()
 	check.wantOK(t)
@@ -333,7 +333,7 @@ func TestKernelTablesInotifyOfRoot(t *testing.T) {
 	lab.SetSysctl(t, "fs.inotify.max_user_watches", "100")
 	release, err = lab.HoldWatches(t, 200)
 	brim(t, err, unix.ENOSPC)
-	check.wantProblem(t, "inotify watches of uid 0: 100 of 100, 100 of 100; raise fs.inotify.max_user_watches to 200")
+	check.wantProblem(t, "inotify watches of uid 0: 100 of 100, 100 percent; raise fs.inotify.max_user_watches to 200")
 	release()
 	check.wantOK(t)
 }
@@ -345,7 +345,7 @@ func TestKernelTablesKeysOfRoot(t *testing.T) {
 	lab.SetSysctl(t, "kernel.keys.root_maxkeys", "100")
 	release, err := lab.HoldKeys(t, 0, 200, 8)
 	brim(t, err, unix.EDQUOT)
-	check.wantProblem(t, "keys of uid 0: 100 of 100, 100 of 100; raise kernel.keys.root_maxkeys to 200")
+	check.wantProblem(t, "keys of uid 0: 100 of 100, 100 percent; raise kernel.keys.root_maxkeys to 200")
 	release()
 	lab.Eventually(t, 30*time.Second, "the keys are collected", func() bool { return check.look(t).Status == npd.OK })
 }

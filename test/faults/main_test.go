@@ -48,10 +48,10 @@ type watcher struct {
 	through []string // the command that runs the check, if any
 }
 
-// watch returns a watcher. Every single look counts (--for 1); args come after that.
+// watch returns a watcher. Every single look counts (--failure-threshold 1); args come after that.
 func watch(t *testing.T, check string, args ...string) *watcher {
 	t.Helper()
-	return &watcher{check: check, args: append([]string{"--state-dir", t.TempDir(), "--for", "1"}, args...)}
+	return &watcher{check: check, args: append([]string{"--state-dir", t.TempDir(), "--failure-threshold", "1"}, args...)}
 }
 
 // look runs the check once, under the limits NPD would give it, except for the time a slow machine needs.

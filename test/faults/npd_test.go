@@ -45,7 +45,7 @@ func quickConfig(t *testing.T, dir, check string, more []string) string {
 	rule := config["rules"].([]any)[0].(map[string]any)
 	rule["path"] = filepath.Join(binaries, filepath.Base(rule["path"].(string)))
 	arguments := rule["args"].([]any)
-	for _, a := range append(more, "--state-dir="+filepath.Join(dir, "state"), "--for=1") {
+	for _, a := range append(more, "--state-dir="+filepath.Join(dir, "state"), "--failure-threshold=1") {
 		arguments = append(arguments, a)
 	}
 	rule["args"] = arguments

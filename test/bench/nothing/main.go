@@ -9,7 +9,7 @@ import (
 )
 
 func main() {
-	plugin.Main(plugin.Check{Name: "nothing", Condition: "Nothing", For: 1, Timeout: 20 * time.Second,
+	plugin.Main(plugin.Check{Name: "nothing", Condition: "Nothing", FailureThreshold: 1, Timeout: 20 * time.Second,
 		Look: func(context.Context, *plugin.Look) plugin.Verdict {
 			return plugin.Verdict{Message: "nothing was looked at"}
 		}})
