@@ -130,13 +130,13 @@ func unitsOf(socket string) []string {
 	case strings.HasPrefix(socket, "/var/snap/microk8s/"):
 		return []string{"snap.microk8s.daemon-containerd.service"}
 	case strings.HasPrefix(base, "containerd"):
-		return []string{"containerd.service"}
+		return []string{"containerd.service", "containerd-deckhouse.service"}
 	case strings.HasPrefix(base, "crio"):
 		return []string{"crio.service"}
 	case strings.HasPrefix(base, "cri-dockerd"):
 		return []string{"docker.service", "cri-docker.service"} // without the first the other cannot start
 	}
-	return []string{"containerd.service", "crio.service", "cri-docker.service"}
+	return []string{"containerd.service", "containerd-deckhouse.service", "crio.service", "cri-docker.service"}
 }
 
 // unit is the service of a runtime.
