@@ -208,7 +208,7 @@ func TestCRILatencyStartLookAlikes(t *testing.T) {
 		func() error { return os.Chmod(dir, 0o755) },
 		func() error { return os.WriteFile(program, content, 0o755) },
 		func() error { return os.Mkdir(filepath.Dir(other), 0o755) },
-		func() error { return os.Symlink("/bin/sleep", other) },
+		func() error { return os.Symlink(filepath.Join(binaries, "pause"), other) },
 	} {
 		if err := do(); err != nil {
 			t.Fatal(err)
@@ -225,7 +225,7 @@ func TestCRILatencyStartLookAlikes(t *testing.T) {
 		"in a pod":       {exec.Command(program), syscall.SysProcAttr{}, pod, false},
 		"of a user":      {exec.Command(program), syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}, service, false},
 		"in a namespace": {exec.Command(program), syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}, service, false},
-		"another":        {exec.Command(other, "60"), syscall.SysProcAttr{}, service, false},
+		"another":        {exec.Command(other), syscall.SysProcAttr{}, service, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tt.command.SysProcAttr = &tt.does
@@ -288,7 +288,7 @@ func TestCRILatencyFrozen(t *testing.T) {
 func TestThrottled(t *testing.T) {
 	lab.NeedRoot(t)
 	group := inPod(t)
-	busy := exec.Command("sh", "-c", "while :; do :; done")
+	busy := exec.Command(lab.NeedCommand(t, "sh", "dash"), "-c", "while :; do :; done")
 	if err := busy.Start(); err != nil {
 		t.Fatal(err)
 	}

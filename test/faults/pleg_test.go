@@ -111,7 +111,11 @@ func TestPLEG(t *testing.T) {
 
 	// A kubelet that starts anew has not relisted yet, and counts from zero.
 	n.StopKubelet()
-	wantWords(t, check.look(t).Message, "was OK", "connection refused", "--kubelet")
+	down := check.look(t)
+	if down.Status != npd.Unknown { // at once: that nobody listens was seen
+		t.Errorf("%s of a kubelet that is down", down.Status)
+	}
+	wantWords(t, down.Message, "connection refused", "--kubelet")
 	n.StartKubelet(t, "")
 	for range 5 {
 		check.wantOK(t)
