@@ -112,7 +112,7 @@ func (o *options) define(fs *flag.FlagSet, c Check) {
 	fs.StringVar(&o.hostRoot, "host-root", "/", "`directory` where the node's file system is mounted")
 	fs.StringVar(&o.stateDir, "state-dir", "/run/npd-plugins", "`directory` for the memory between two runs")
 	DurationVar(fs, &o.timeout, "timeout", c.Timeout, "the verdict is given within this `duration`; keep it below the timeout of NPD's rule")
-	CountVar(fs, &o.inARow, "failure-threshold", c.FailureThreshold, "consecutive failures, a `number`, before Problem; recovery is immediate")
+	CountVar(fs, &o.inARow, "failure-threshold", c.FailureThreshold, "Problem after this `number` of consecutive failures; recovery is immediate")
 	fs.StringVar(&o.output, "output", "npd", "`format`: "+outputNames)
 	fs.StringVar(&o.logLevel, "log-level", "warning", "`level` of the log on stderr: error, warning, info or debug; as warning, what each look repeats is written once")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
@@ -380,7 +380,7 @@ func writeHelp(w io.Writer, c Check, fs *flag.FlagSet) {
 		if f.DefValue != "" && f.DefValue != "false" {
 			usage += " (default " + f.DefValue + ")"
 		}
-		fmt.Fprintf(w, "  %-24s %s\n", head, usage)
+		fmt.Fprintf(w, "  %-30s %s\n", head, usage)
 	})
 	fmt.Fprintf(w, `
 Exit codes:

@@ -221,14 +221,14 @@ func TestHelp(t *testing.T) {
 		for _, want := range []string{
 			"toy: node condition ToyBroken\n\nToys break.\n",
 			"Reads:\n  /toys\n", "Needs:\n  hands\n", "Stays OK:\n  a toy that is put away\n",
-			"--age duration           a duration (default 2m)\n",
-			"--limit size             a size (default 16MiB)\n",
-			"--most number            a number\n",
-			"--percent share          a share (default 80)\n",
-			"--timeout duration       ", "(default 20s)\n",
-			"--failure-threshold number consecutive failures", "(default 1)\n",
-			"--state-dir directory    ", "(default /run/npd-plugins)\n",
-			"--version                print the version and exit\n",
+			"--age duration                 a duration (default 2m)\n",
+			"--limit size                   a size (default 16MiB)\n",
+			"--most number                  a number\n",
+			"--percent share                a share (default 80)\n",
+			"--timeout duration             ", "(default 20s)\n",
+			"--failure-threshold number     Problem after this number of consecutive failures; recovery is immediate (default 1)\n",
+			"--state-dir directory          ", "(default /run/npd-plugins)\n",
+			"--version                      print the version and exit\n",
 			"0 OK, 1 Problem, 2 Unknown", "Example:\n  toy --toys=3\n",
 		} {
 			if !strings.Contains(r.stdout, want) {
