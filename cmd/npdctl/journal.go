@@ -66,7 +66,10 @@ func (r *runner) journal(ctx context.Context) {
 			notes = append(notes, fmt.Sprintf("%s: %s", filepath.Base(file), h.note))
 		}
 		if h.lines > 0 || err == nil {
-			read = append(read, fmt.Sprintf("%s %d", cmp.Or(monitor.Identifier(), monitor.Config.LogPath), h.lines))
+			log := fmt.Sprintf("%s %d", cmp.Or(monitor.Identifier(), monitor.Config.LogPath), h.lines)
+			if !slices.Contains(read, log) { // the kernel's log has several files of rules
+				read = append(read, log)
+			}
 		}
 		for _, reason := range slices.Sorted(maps.Keys(h.events)) {
 			e := h.events[reason]
