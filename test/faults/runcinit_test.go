@@ -270,6 +270,9 @@ func TestRuncInitStuckInPod(t *testing.T) {
 // attempts, and says OK when the container starts.
 func TestRuncInitOfKubelet(t *testing.T) {
 	notInGuest(t)
+	if !lab.InPIDNamespace(t, binaries) {
+		return
+	}
 	n := lab.StartNodeWith(t, binaries, lab.NodeConfig{Containerd: lab.ContainerdConfig{Runtimes: map[string]string{"rc93": lab.RuncRC93(t)}}})
 	profiles := filepath.Join(filepath.Dir(filepath.Dir(n.Certificate)), "kubelet/seccomp")
 	if err := os.MkdirAll(profiles, 0o755); err != nil {
