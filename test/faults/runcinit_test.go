@@ -104,6 +104,12 @@ func (b *bundle) run(t *testing.T, subcommand string, options ...string) {
 	}
 	defer out.Close()
 	cmd.Stdout, cmd.Stderr = out, out
+	hangs := time.AfterFunc(time.Minute, func() { // somebody else on the machine has used up uid 0's pipes
+		if pid, _ := runcInit(b.cgroupParent); pid != 0 {
+			unix.Kill(pid, unix.SIGKILL)
+		}
+	})
+	defer hangs.Stop()
 	if err := cmd.Run(); err != nil {
 		text, _ := os.ReadFile(out.Name())
 		t.Fatalf("runc %s: %v\n%s", subcommand, err, text)
